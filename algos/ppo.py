@@ -1,0 +1,210 @@
+"""Proximal policy optimisation, feed-forward or recurrent, for any number of learners.
+
+**Source**: Schulman, Wolski, Dhariwal, Radford, Klimov 2017 (arXiv 1707.06347), eq. 7 and 9, with
+generalised advantages. Deviations: no value clipping; advantages are normalised once over a
+learner's whole batch (so that a credit can multiply them), not per minibatch. Axes: P
+learners, K seats a learner, T steps, E games, B = E*K.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax import Array
+
+from marl.algorithm import Algorithm, Batch
+from marl.distributions import Distribution, distribution, num_params
+from marl.environment import Environment, TimeStep
+from marl.networks import ActorCritic, initial_carry
+from marl.population import Seats, num_learners, to_learners, to_seats
+from marl.returns import gae
+
+Credit = Callable[..., Array]
+
+
+class Learner(struct.PyTreeNode):
+    """What a PPO learner knows; leaves have a leading axis P."""
+
+    params: Any
+    opt_state: Any
+
+
+class PPO(Algorithm):
+    """Clipped policy gradient with a learned value baseline."""
+
+    learning_rate: float  # Adam step size
+    gamma: float  # discount
+    gae_lambda: float  # weight of longer returns in the advantage
+    clip_eps: float  # the probability ratio may leave 1 by this much
+    vf_coef: float  # weight of the value loss
+    ent_coef: float  # weight of the entropy bonus
+    max_grad_norm: float  # gradients are scaled down to this norm
+    credit: Credit | None  # [T, E, A] advantages -> credit of the policy loss; None: the advantage
+    num_steps: int = struct.field(pytree_node=False)  # T
+    num_epochs: int = struct.field(pytree_node=False)  # passes over a batch
+    num_minibatches: int = struct.field(pytree_node=False)  # parts of a batch, one step each
+    separate_critic: bool = struct.field(pytree_node=False)  # the critic has its own torso
+    network: Any = struct.field(pytree_node=False)  # torso, see marl.networks
+    seats: Seats = struct.field(pytree_node=False)  # [A] learner of each seat
+
+    def _net(self, env: Environment) -> ActorCritic:
+        torso = self.network.clone(grid_codes=tuple(env.grid_codes))
+        critic_torso = torso.clone() if self.separate_critic else None
+        return ActorCritic(torso, critic_torso, num_params(env.action_space))
+
+    @property
+    def _optimizer(self) -> optax.GradientTransformation:
+        return optax.chain(
+            optax.clip_by_global_norm(self.max_grad_norm), optax.adam(self.learning_rate, eps=1e-5)
+        )
+
+    def init(self, key: Array, env: Environment, ts: TimeStep) -> Learner:
+        """P fresh learners with different initial weights."""
+        net = self._net(env)
+        obs = jax.tree.map(lambda x: x[None, :1, 0], ts.obs)  # [T=1, B=1, ...]
+
+        def one(key: Array) -> Learner:
+            params = net.init(key, initial_carry(net, (1,)), obs, jnp.zeros((1, 1), bool))
+            return Learner(params, self._optimizer.init(params))
+
+        return jax.vmap(one)(jax.random.split(key, num_learners(self.seats)))
+
+    def initial_carry(self, env: Environment, ts: TimeStep) -> Any:
+        """[E, A, H] zeros, or () for feed-forward networks."""
+        return initial_carry(self._net(env), ts.reward.shape)
+
+    def _forward(self, env: Environment, learner: Learner, carry: Any, ts: TimeStep) -> tuple:
+        """One network pass for all seats: carry, distribution over [E, A], value [E, A]."""
+        split = lambda x: to_learners(x, self.seats, 0)
+        carry, obs = jax.tree.map(split, (carry, ts.obs))
+        net = self._net(env)
+
+        def one(params: Any, carry: Any, obs: dict) -> tuple:
+            obs = jax.tree.map(lambda x: x[None], obs)
+            no_start = jnp.zeros(jax.tree.leaves(obs)[0].shape[:2], bool)
+            carry, params, value = net.apply(params, carry, obs, no_start)
+            return carry, params[0], value[0]
+
+        out = jax.vmap(one)(learner.params, carry, obs)
+        carry, params, value = jax.tree.map(lambda x: to_seats(x, self.seats, 0), out)
+        return carry, distribution(env.action_space, params, ts.action_mask), value
+
+    def act(self, env, learner, carry, ts, key, greedy=False):
+        """Sample (or take the mode of) the policy; keeps log-probability and value [E, A]."""
+        carry, pi, value = self._forward(env, learner, carry, ts)
+        action = pi.mode() if greedy else pi.sample(key)
+        return action, carry, {"log_prob": pi.log_prob(action), "value": value}
+
+    def bootstrap(self, env, learner, carry, ts):
+        """[E, A] value of the state reached."""
+        return self._forward(env, learner, carry, ts)[2]
+
+    def update(self, env, learner, batch, key):
+        """Several epochs of minibatch steps on the batch; metrics are means over learners."""
+        advantage, target = self._advantage(env, learner, batch)
+        data = {
+            "obs": batch.obs,
+            "action_mask": batch.action_mask,
+            "action": batch.action,
+            "log_prob": batch.extras["log_prob"],
+            "credit": self._credit(advantage, batch.done),
+            "target": target,
+            "start": jnp.broadcast_to(batch.start[..., None], target.shape),
+        }
+        data = jax.tree.map(lambda x: to_learners(x, self.seats, 1), data)
+        carry = jax.tree.map(lambda x: to_learners(x, self.seats, 0), batch.carry)
+        keys = jax.random.split(key, num_learners(self.seats))
+        learn = lambda *args: self._learn(env, *args)
+        learner, metrics = jax.vmap(learn)(learner, carry, data, keys)
+        return learner, {k: v.mean() for k, v in metrics.items()} | {"value": batch.extras["value"].mean()}
+
+    def _advantage(self, env: Environment, learner: Learner, batch: Batch) -> tuple[Array, Array]:
+        """[T, E, A] advantages and value targets."""
+        value = batch.extras["value"]
+        last = self._forward(env, learner, batch.last_carry, batch.last)[2]
+        reached = jnp.concatenate([value[1:], last[None]])
+        next_value = jnp.where(batch.done[..., None], batch.bootstrap, reached)
+        return gae(
+            batch.reward,
+            value,
+            next_value,
+            batch.terminated,
+            batch.done,
+            gamma=self.gamma,
+            gae_lambda=self.gae_lambda,
+        )
+
+    def _credit(self, advantage: Array, done: Array) -> Array:
+        """[T, E, A] what multiplies the policy gradient: normalised advantages, or their credit."""
+        flat = to_learners(advantage, self.seats, 1)  # [P, T, B]
+        flat = (flat - flat.mean((1, 2), keepdims=True)) / (flat.std((1, 2), keepdims=True) + 1e-8)
+        advantage = to_seats(flat, self.seats, 1)
+        return advantage if self.credit is None else self.credit(advantage, done, gamma=self.gamma)
+
+    def _learn(self, env: Environment, learner: Learner, carry: Any, data: dict, key: Array) -> tuple:
+        """One learner's update; data leaves [T, B, ...], carry [B, H]."""
+        net, optimizer = self._net(env), self._optimizer
+        recurrent = net.carry_size > 0
+        if recurrent:  # minibatches are whole sequences of some games
+            data = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), data)  # [B, T, ...]
+        else:
+            data = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), data)  # [T*B, ...]
+        size = data["target"].shape[0]
+
+        def loss_fn(params: Any, carry: Any, part: dict) -> tuple[Array, dict]:
+            # [T, B, ...] either way; feed-forward parts are one long step
+            part = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1) if recurrent else x[None], part)
+            _, out, value = net.apply(params, carry, part["obs"], part["start"])
+            pi = distribution(env.action_space, out, part["action_mask"])
+            weights = {"clip_eps": self.clip_eps, "vf_coef": self.vf_coef, "ent_coef": self.ent_coef}
+            return ppo_loss(pi, value, part, **weights)
+
+        def minibatch(learner: Learner, index: Array) -> tuple[Learner, dict]:
+            part, part_carry = jax.tree.map(lambda x: x[index], (data, carry))
+            grads, metrics = jax.grad(loss_fn, has_aux=True)(learner.params, part_carry, part)
+            updates, opt_state = optimizer.update(grads, learner.opt_state)
+            metrics["grad_norm"] = optax.global_norm(grads)
+            return Learner(optax.apply_updates(learner.params, updates), opt_state), metrics
+
+        def epoch(learner: Learner, key: Array) -> tuple[Learner, dict]:
+            order = jax.random.permutation(key, size).reshape(self.num_minibatches, -1)
+            return jax.lax.scan(minibatch, learner, order)
+
+        learner, metrics = jax.lax.scan(epoch, learner, jax.random.split(key, self.num_epochs))
+        return learner, {k: v.mean() for k, v in metrics.items()}
+
+
+def ppo_loss(
+    pi: Distribution,
+    value: Array,
+    batch: dict[str, Array],
+    *,
+    clip_eps: float | Array,
+    vf_coef: float | Array,
+    ent_coef: float | Array,
+) -> tuple[Array, dict[str, Array]]:
+    """Clipped surrogate plus value and entropy terms (Schulman et al. 2017, eq. 9).
+
+    Args:
+        pi: current action distribution over [...], illegal actions masked.
+        value: [...] current value.
+        batch: `action`, `log_prob`, `credit` and `target`, each [...].
+        clip_eps: bound of the ratio; vf_coef, ent_coef: weights of the terms.
+
+    Returns:
+        loss [], and scalar metrics.
+    """
+    log_prob = pi.log_prob(batch["action"])
+    ratio = jnp.exp(log_prob - batch["log_prob"])
+    clipped = jnp.clip(ratio, 1 - clip_eps, 1 + clip_eps)
+    pi_loss = -jnp.minimum(ratio * batch["credit"], clipped * batch["credit"]).mean()
+    vf_loss = 0.5 * jnp.square(value - batch["target"]).mean()
+    entropy = pi.entropy().mean()
+    loss = pi_loss + vf_coef * vf_loss - ent_coef * entropy
+    kl = (batch["log_prob"] - log_prob).mean()
+    return loss, {"policy": pi_loss, "value_error": vf_loss, "entropy": entropy, "kl": kl}

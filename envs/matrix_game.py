@@ -1,0 +1,93 @@
+"""Repeated games of two players and two actions, for any payoffs.
+
+**Sources** of the payoff presets: see `PRESETS`. The observation is a one-hot of the last joint
+action seen from one's own side: [own C, own D, other C, other D], zeros before the first move
+(as in LOQA and pax; LOLA's second player sees the unswapped state). Action 0 is "cooperate"
+(row 1, column 1), action 1 "defect". Axes: A = 2 seats.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from gymnasium import spaces
+from jax import Array
+
+from marl.environment import Environment, TimeStep
+
+COOPERATE, DEFECT = 0, 1
+
+
+class State(struct.PyTreeNode):
+    """A repeated game under way."""
+
+    last_action: Array  # [2] int32, -1 before the first move
+    time: Array  # [] int32 rounds played
+
+
+class MatrixGame(Environment):
+    """Two seats choose a row and a column of `payoff`, again and again.
+
+    The horizon is fixed (a truncation), or with `continuation_prob` < 1 the game ends after
+    each round with probability 1 - continuation_prob (a termination), at the latest at
+    `horizon`; horizon 0 means no limit.
+    """
+
+    payoff: Any  # [2, 2, 2] reward units: payoff[row action, column action, player]
+    continuation_prob: Any  # [] probability that a round is followed by another
+    horizon: int = struct.field(pytree_node=False)  # rounds, 0 = no limit
+    ends_by_chance: bool = struct.field(pytree_node=False)  # whether continuation_prob is used
+
+    num_agents = 2
+    action_space = spaces.Discrete(2)
+
+    @property
+    def fixed_horizon(self) -> int | None:
+        """The horizon, unless chance ends the game."""
+        return None if self.ends_by_chance else self.horizon
+
+    @property
+    def can_truncate(self) -> bool:
+        """Only a horizon truncates; chance terminates."""
+        return self.horizon > 0
+
+    def check(self) -> None:
+        """Raise ValueError for a malformed payoff or a game that never ends."""
+        if np.shape(self.payoff) != (2, 2, 2):
+            raise ValueError(f"env.payoff must have shape [2, 2, 2], not {list(np.shape(self.payoff))}")
+        if not self.ends_by_chance and self.horizon < 1:
+            raise ValueError("env.horizon must be at least 1 unless env.ends_by_chance is true")
+
+    def reset(self, key: Array) -> tuple[State, TimeStep]:
+        """Before the first round; observations are zeros."""
+        state = State(jnp.full(2, -1, jnp.int32), jnp.int32(0))
+        return state, self._observe(state, jnp.zeros(2), jnp.bool_(False), jnp.bool_(False))
+
+    def step(self, key: Array, state: State, action: Array) -> tuple[State, TimeStep]:
+        """Both move at once; `action` is [2] int."""
+        payoff = jnp.asarray(self.payoff, jnp.float32)
+        row, column = action[0], action[1]
+        first = jnp.where(row == COOPERATE, payoff[0], payoff[1])  # [column action, player]
+        reward = jnp.where(column == COOPERATE, first[0], first[1])
+        state = State(action.astype(jnp.int32), state.time + 1)
+        terminated, truncated = jnp.bool_(False), jnp.bool_(False)
+        if self.ends_by_chance:
+            terminated = jax.random.uniform(key) >= self.continuation_prob
+        if self.horizon:
+            truncated = (state.time >= self.horizon) & ~terminated
+        return state, self._observe(state, reward, terminated, truncated)
+
+    def _observe(self, state: State, reward: Array, terminated: Array, truncated: Array) -> TimeStep:
+        own = jax.nn.one_hot(state.last_action, 2)  # [A, 2], zeros for -1
+        return TimeStep(
+            obs={"vector": jnp.concatenate([own, own[::-1]], axis=1)},
+            reward=reward,
+            terminated=terminated,
+            truncated=truncated,
+            action_mask=jnp.ones((2, 2), bool),
+            events={"cooperated": own[:, COOPERATE], "defected": own[:, DEFECT]},
+        )

@@ -1,0 +1,1 @@
+"""Mechanisms: environments around environments, usable over any game and each other."""

@@ -1,0 +1,102 @@
+"""The interface of learning rules and scripted players: Algorithm, and the Batch they learn from.
+
+Axes: T steps, E parallel games, A seats (those that the algorithm holds), N actions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax import Array
+
+from marl.environment import Environment, TimeStep
+
+
+class Batch(struct.PyTreeNode):
+    """What one rollout leaves behind; every leaf is time first."""
+
+    obs: dict[str, Array]  # [T, E, A, ...] before the step
+    action_mask: Array  # [T, E, A, N]
+    action: Array  # [T, E, A, ...] as the algorithm chose it
+    reward: Array  # [T, E, A]
+    terminated: Array  # [T, E]
+    done: Array  # [T, E]
+    extras: Any  # what `act` put aside, [T, E, A, ...]
+    bootstrap: Any  # what `bootstrap` said of the states reached at `done`, [T, E, A, ...], else 0
+    carry: Any  # [E, A, ...] recurrent state before the first step
+    last: TimeStep  # [E, ...] after the last step and any restart
+    last_carry: Any  # [E, A, ...] likewise
+
+    @property
+    def start(self) -> Array:
+        """[T, E] bool, an episode began with this step (the first step's carry is zeroed already)."""
+        return jnp.concatenate([jnp.zeros_like(self.done[:1]), self.done[:-1]])
+
+    def of_member(self, member: int, seats: np.ndarray) -> Batch:
+        """The batch as one member of a Mixture sees it."""
+        pick = lambda tree: jax.tree.map(lambda x: jnp.take(x, seats, 2), tree)
+        return self.replace(
+            obs=pick(self.obs),
+            action_mask=pick(self.action_mask),
+            action=pick(self.action),
+            reward=pick(self.reward),
+            extras=self.extras[member],
+            bootstrap=self.bootstrap[member],
+            carry=self.carry[member],
+            last=self.last.take(seats, axis=1),
+            last_carry=self.last_carry[member],
+        )
+
+
+class Algorithm(struct.PyTreeNode):
+    """A rule that chooses actions and, if it learns, changes its `learner` from batches.
+
+    The base class is a player without parameters, memory or learning; it must say how it
+    acts. Hyper-parameters are leaves, sizes and modules static.
+    """
+
+    num_steps = 1  # rollout length T between updates
+
+    def check(self, env: Environment) -> None:
+        """Raise ValueError if the fields do not fit each other or the game."""
+
+    def init(self, key: Array, env: Environment, ts: TimeStep) -> Any:
+        """A fresh learner; `ts` is a TimeStep with leading axis E."""
+        return ()
+
+    def initial_carry(self, env: Environment, ts: TimeStep) -> Any:
+        """The recurrent state of E games that just began; leaves [E, A, ...]."""
+        return ()
+
+    def act(
+        self, env: Environment, learner: Any, carry: Any, ts: TimeStep, key: Array, greedy: bool = False
+    ) -> tuple[Array, Any, Any]:
+        """Choose an action for every seat.
+
+        Args:
+            env: the game, for its action space.
+            learner: as made by `init`.
+            carry: recurrent state, zeroed by the loop where an episode ended.
+            ts: leaves with leading axis E.
+            key: random key of this step.
+            greedy: take the likeliest action instead of sampling.
+
+        Returns:
+            action [E, A, ...], the new carry, extras to keep for `update`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must say how it acts")
+
+    def bootstrap(self, env: Environment, learner: Any, carry: Any, ts: TimeStep) -> Any:
+        """What `update` must know of a state that a restart is about to replace, [E, A, ...].
+
+        Called by the loop only where episodes end, so it costs nothing on other steps.
+        """
+        return ()
+
+    def update(self, env: Environment, learner: Any, batch: Batch, key: Array) -> tuple[Any, dict]:
+        """Learn from a batch. Returns (learner, scalar metrics)."""
+        return learner, {}

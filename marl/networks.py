@@ -1,0 +1,161 @@
+"""Torsos (MLP, grid CNN, with or without GRU) and the networks that learners put on them.
+
+Every network is applied as `net.apply(params, carry, obs, start)` with time first: obs leaves
+[T, B, ...], start [T, B] bool (True where an episode begins: the carry is zeroed before that
+step), carry [B, H] for recurrent torsos and () otherwise. Acting is the case T = 1. This is
+the only module that imports flax.linen.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+Carry = Any  # () or [B, H] float32
+ORTHOGONAL_GAIN = 2**0.5
+ACTIVATIONS = {"tanh": nn.tanh, "relu": nn.relu, "elu": nn.elu, "silu": nn.silu}
+
+
+def dense(width: int, gain: float = ORTHOGONAL_GAIN, name: str | None = None) -> nn.Dense:
+    """A linear layer with orthogonal weights of the given gain and zero bias."""
+    return nn.Dense(width, kernel_init=nn.initializers.orthogonal(gain), name=name)
+
+
+def expand_codes(grid: Array, codes: tuple[int, ...]) -> Array:
+    """Compact codes to planes: [..., H, W, L] uint8 -> [..., H, W, sum(codes - 1)] float32.
+
+    Layer l holds codes 0 .. codes[l] - 1; code 0 is "nothing" and has no plane.
+    """
+    if len(codes) == grid.shape[-1] and all(n == 2 for n in codes):
+        return grid.astype(jnp.float32)
+    planes = [jax.nn.one_hot(grid[..., i] - 1, n - 1) for i, n in enumerate(codes)]
+    return jnp.concatenate(planes, axis=-1)
+
+
+class MLP(nn.Module):
+    """Flattens the observation (grid planes, then the vector) and applies dense layers.
+
+    Fields: hidden, widths of the layers; activation, one of ACTIVATIONS; core, width of a
+    GRU after the layers, 0 for none.
+    """
+
+    hidden: tuple[int, ...]
+    activation: str
+    core: int
+    grid_codes: tuple[int, ...] = ()
+
+    @property
+    def carry_size(self) -> int:
+        """Width of the recurrent state, 0 if there is none."""
+        return self.core
+
+    @nn.compact
+    def __call__(self, carry: Carry, obs: dict[str, Array], start: Array) -> tuple[Carry, Array]:
+        """Returns (carry, features [T, B, F])."""
+        x = _flatten_grid(obs, self.grid_codes)
+        for width in self.hidden:
+            x = ACTIVATIONS[self.activation](dense(width)(x))
+        return _recur(self.core, carry, x, start)
+
+
+class CNN(nn.Module):
+    """Convolutions over the planes of obs["grid"], then dense layers on their output and the vector.
+
+    Fields: features, channels of each 3x3 convolution (stride 1, same size); hidden,
+    activation and core as in MLP.
+    """
+
+    features: tuple[int, ...]
+    hidden: tuple[int, ...]
+    activation: str
+    core: int
+    grid_codes: tuple[int, ...] = ()
+
+    @property
+    def carry_size(self) -> int:
+        """Width of the recurrent state, 0 if there is none."""
+        return self.core
+
+    @nn.compact
+    def __call__(self, carry: Carry, obs: dict[str, Array], start: Array) -> tuple[Carry, Array]:
+        """Returns (carry, features [T, B, F])."""
+        if "grid" not in obs:
+            raise ValueError("network cnn needs an observation with a grid; use network=mlp")
+        activation = ACTIVATIONS[self.activation]
+        x = expand_codes(obs["grid"], self.grid_codes)
+        time, batch = x.shape[:2]
+        x = x.reshape(time * batch, *x.shape[2:])
+        for channels in self.features:
+            kernel_init = nn.initializers.orthogonal(ORTHOGONAL_GAIN)
+            x = activation(nn.Conv(channels, (3, 3), kernel_init=kernel_init)(x))
+        x = x.reshape(time, batch, -1)
+        if "vector" in obs:
+            x = jnp.concatenate([x, obs["vector"]], axis=-1)
+        for width in self.hidden:
+            x = activation(dense(width)(x))
+        return _recur(self.core, carry, x, start)
+
+
+class ActorCritic(nn.Module):
+    """Parameters of the action distribution and the state value.
+
+    Fields: torso, of the policy; critic_torso, None if the critic shares the policy's
+    (recurrent torsos carry both states side by side); num_params, outputs of the policy head.
+    """
+
+    torso: nn.Module
+    critic_torso: nn.Module | None
+    num_params: int
+
+    @property
+    def carry_size(self) -> int:
+        """Width of the recurrent state of the whole network."""
+        return self.torso.carry_size * (2 if self.critic_torso else 1)
+
+    @nn.compact
+    def __call__(self, carry: Carry, obs: dict[str, Array], start: Array) -> tuple[Carry, Array, Array]:
+        """Returns (carry, distribution parameters [T, B, num_params], value [T, B])."""
+        if self.critic_torso is None:
+            carry, x = self.torso(carry, obs, start)
+            y = x
+        else:
+            own, other = jnp.split(carry, 2, axis=-1) if self.carry_size else (carry, carry)
+            own, x = self.torso(own, obs, start)
+            other, y = self.critic_torso(other, obs, start)
+            carry = jnp.concatenate([own, other], axis=-1) if self.carry_size else ()
+        params = dense(self.num_params, 0.01, "actor")(x)
+        value = dense(1, 1.0, "critic")(y)
+        return carry, params, value[..., 0]
+
+
+def initial_carry(net: nn.Module, batch: tuple[int, ...]) -> Carry:
+    """The carry of games that just began: zeros [*batch, H], or () for feed-forward nets."""
+    return jnp.zeros((*batch, net.carry_size)) if net.carry_size else ()
+
+
+def _flatten_grid(obs: dict[str, Array], grid_codes: tuple[int, ...]) -> Array:
+    """[T, B, ...] observation -> [T, B, F]."""
+    parts = []
+    if "grid" in obs:
+        planes = expand_codes(obs["grid"], grid_codes)
+        parts.append(planes.reshape(*planes.shape[:2], -1))
+    if "vector" in obs:
+        parts.append(obs["vector"])
+    return jnp.concatenate(parts, axis=-1)
+
+
+def _recur(width: int, carry: Carry, x: Array, start: Array) -> tuple[Carry, Array]:
+    """A GRU over time that forgets where `start`; the identity if `width` is 0."""
+    if not width:
+        return carry, x
+
+    def step(cell: nn.GRUCell, carry: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
+        x, start = now
+        return cell(jnp.where(start[:, None], 0.0, carry), x)
+
+    scan = nn.scan(step, variable_broadcast="params", split_rngs={"params": False})
+    return scan(nn.GRUCell(width, name="core"), carry, (x, start))
