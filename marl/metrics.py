@@ -33,7 +33,7 @@ class Tally(struct.PyTreeNode):
         """Nothing yet; `ts` [E, ...] gives the seats and the events."""
         per_seat = jnp.zeros(ts.reward.shape[-1])
         none = jnp.zeros(())
-        events = {name: per_seat for name in ts.events}
+        events = dict.fromkeys(ts.events, per_seat)
         return cls(none, per_seat, events, none, per_seat, none, none)
 
     def add(self, ts: TimeStep) -> Tally:
