@@ -1,9 +1,9 @@
 """Repeated games of two players and two actions, for any payoffs.
 
-**Sources** of the payoff presets: see `PRESETS`. The observation is a one-hot of the last joint
-action seen from one's own side: [own C, own D, other C, other D], zeros before the first move
-(as in LOQA and pax; LOLA's second player sees the unswapped state). Action 0 is "cooperate"
-(row 1, column 1), action 1 "defect". Axes: A = 2 seats.
+**Sources** of the payoffs: each preset in configs/env names its own. The observation is a one-hot
+of the last joint action seen from one's own side: [own C, own D, other C, other D], zeros before
+the first move (as in LOQA and pax; LOLA's second player sees the unswapped state). Action 0 is
+"cooperate" (row 1, column 1), action 1 "defect". Axes: A = 2 seats.
 """
 
 from __future__ import annotations
@@ -29,21 +29,25 @@ class State(struct.PyTreeNode):
     time: Array  # [] int32 rounds played
 
 
-class MatrixGame(Environment):
-    """Two seats choose a row and a column of `payoff`, again and again.
+class RepeatedGame(Environment):
+    """Two seats choose a row and a column of a payoff table, again and again.
 
-    The horizon is fixed (a truncation), or with `continuation_prob` < 1 the game ends after
-    each round with probability 1 - continuation_prob (a termination), at the latest at
-    `horizon`; horizon 0 means no limit.
+    The horizon is fixed (a truncation), or with `ends_by_chance` the game ends after each round
+    with probability 1 - continuation_prob (a termination), at the latest at `horizon`; horizon 0
+    means no limit. Subclasses give the `table`.
     """
 
-    payoff: Any  # [2, 2, 2] reward units: payoff[row action, column action, player]
     continuation_prob: Any  # [] probability that a round is followed by another
     horizon: int = struct.field(pytree_node=False)  # rounds, 0 = no limit
     ends_by_chance: bool = struct.field(pytree_node=False)  # whether continuation_prob is used
 
     num_agents = 2
     action_space = spaces.Discrete(2)
+
+    @property
+    def table(self) -> Array:
+        """[2, 2, 2] float32 reward units: table[row action, column action, player]."""
+        raise NotImplementedError("a repeated game states its payoffs")
 
     @property
     def fixed_horizon(self) -> int | None:
@@ -56,11 +60,15 @@ class MatrixGame(Environment):
         return self.horizon > 0
 
     def check(self) -> None:
-        """Raise ValueError for a malformed payoff or a game that never ends."""
-        if np.shape(self.payoff) != (2, 2, 2):
-            raise ValueError(f"env.payoff must have shape [2, 2, 2], not {list(np.shape(self.payoff))}")
-        if not self.ends_by_chance and self.horizon < 1:
-            raise ValueError("env.horizon must be at least 1 unless env.ends_by_chance is true")
+        """Raise ValueError for a game that never ends."""
+        if self.horizon < 0:
+            raise ValueError(f"env.horizon={self.horizon}: must be at least 0 (0 = no limit)")
+        if self.horizon == 0 and not self.ends_by_chance:
+            raise ValueError("env.horizon=0: must be at least 1 unless env.ends_by_chance is true")
+        if not 0 <= self.continuation_prob <= 1:
+            raise ValueError(f"env.continuation_prob={self.continuation_prob}: must lie in [0, 1]")
+        if self.horizon == 0 and self.continuation_prob == 1:
+            raise ValueError("env.continuation_prob=1: must be below 1 if env.horizon is 0 (no limit)")
 
     def reset(self, key: Array) -> tuple[State, TimeStep]:
         """Before the first round; observations are zeros."""
@@ -69,9 +77,9 @@ class MatrixGame(Environment):
 
     def step(self, key: Array, state: State, action: Array) -> tuple[State, TimeStep]:
         """Both move at once; `action` is [2] int."""
-        payoff = jnp.asarray(self.payoff, jnp.float32)
+        table = self.table
         row, column = action[0], action[1]
-        first = jnp.where(row == COOPERATE, payoff[0], payoff[1])  # [column action, player]
+        first = jnp.where(row == COOPERATE, table[0], table[1])  # [column action, player]
         reward = jnp.where(column == COOPERATE, first[0], first[1])
         state = State(action.astype(jnp.int32), state.time + 1)
         terminated, truncated = jnp.bool_(False), jnp.bool_(False)
@@ -91,3 +99,25 @@ class MatrixGame(Environment):
             action_mask=jnp.ones((2, 2), bool),
             events={"cooperated": own[:, COOPERATE], "defected": own[:, DEFECT]},
         )
+
+
+class MatrixGame(RepeatedGame):
+    """A repeated game whose payoffs are written out."""
+
+    payoff: Any  # [2, 2, 2] reward units: payoff[row action, column action, player]
+
+    @property
+    def table(self) -> Array:
+        """[2, 2, 2] float32, the payoff."""
+        return jnp.asarray(self.payoff, jnp.float32)
+
+    def check(self) -> None:
+        """Raise ValueError for a malformed payoff or a game that never ends."""
+        super().check()
+        try:
+            shape = np.shape(self.payoff)
+        except ValueError:  # rows of different lengths
+            shape = None
+        if shape != (2, 2, 2):
+            found = "rows of different lengths" if shape is None else list(shape)
+            raise ValueError(f"env.payoff must have shape [2, 2, 2], not {found}")

@@ -6,6 +6,7 @@ games, restarts and logging live outside, in `marl.learner`.
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import jax
@@ -127,6 +128,15 @@ class Mechanism(Environment):
         """Check the inner environment."""
         self.env.check()
 
+    def own_key(self, key: Array) -> Array:
+        """The key of this mechanism's own draws.
+
+        The inner environment gets `key` itself, so that a mechanism in its neutral setting
+        changes nothing, bit for bit. The number folded in follows from the class name, so
+        stacked mechanisms draw apart; it is large because small ones repeat `split`'s keys.
+        """
+        return jax.random.fold_in(key, np.uint32(zlib.crc32(type(self).__name__.encode()) | 1 << 31))
+
 
 def mask_size(space: spaces.Space) -> int:
     """Length N of the action mask of a space.
@@ -155,6 +165,22 @@ def num_discrete(env: Environment, mechanism: str) -> int:
     if not isinstance(env.action_space, spaces.Discrete):
         raise ValueError(f"mechanism {mechanism} needs Discrete actions, not {env.action_space}")
     return int(env.action_space.n)
+
+
+def event_names(env: Environment) -> list[str]:
+    """Names of the events that an environment emits, sorted; runs nothing."""
+    return sorted(jax.eval_shape(env.reset, jax.random.key(0))[1].events)
+
+
+def legal_or_first(mask: Array, action: Array | int) -> Array:
+    """[..., N] bool mask and [...] (or one) action -> [...] int32, the first legal one if it is illegal.
+
+    For mechanisms that must put an action of their own choice into an inner environment whose
+    mask may forbid it.
+    """
+    action = jnp.broadcast_to(jnp.asarray(action, jnp.int32), mask.shape[:-1])
+    legal = jnp.take_along_axis(mask, action[..., None], axis=-1, mode="clip")[..., 0]
+    return jnp.where(legal, action, mask.argmax(-1).astype(jnp.int32))
 
 
 def clip_to_space(space: spaces.Space, action: Array) -> Array:

@@ -1,0 +1,51 @@
+"""A player that draws uniformly from its legal actions; it works in every game.
+
+For Discrete and MultiDiscrete actions it draws one number u in [0, 1) a choice and takes the legal
+action number floor(u * legal actions). A Box is drawn between its bounds, or in [-1, 1] where it
+has none, whatever its mask. Axes: E games, A seats, N actions.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnasium import spaces
+from jax import Array
+
+from marl.algorithm import Algorithm
+from marl.environment import Environment, mask_size
+
+
+class RandomPlayer(Algorithm):
+    """Draws every action anew; it has no parameters, memory or likeliest action."""
+
+    def check(self, env: Environment) -> None:
+        """Raise ValueError for an action space that is none of Discrete, MultiDiscrete, Box."""
+        mask_size(env.action_space)
+
+    def act(self, env, learner, carry, ts, key, greedy=False):
+        """Uniform actions [E, A, ...]; `greedy` changes nothing."""
+        return _draw(key, env.action_space, ts.action_mask), carry, ()
+
+
+def _draw(key: Array, space: spaces.Space, mask: Array) -> Array:
+    """[E, A, ...] legal actions of a space; `mask` [E, A, N]."""
+    seats = mask.shape[:-1]
+    if isinstance(space, spaces.Box):
+        bounded = np.isfinite(space.low) & np.isfinite(space.high)
+        low, high = np.where(bounded, space.low, -1.0), np.where(bounded, space.high, 1.0)
+        u = jax.random.uniform(key, (*seats, *space.shape))
+        return (low + (high - low) * u).astype(jnp.float32)
+    if isinstance(space, spaces.MultiDiscrete):
+        parts = jnp.split(mask, np.cumsum(space.nvec)[:-1], axis=-1)
+        u = jax.random.uniform(key, (*seats, len(parts)))
+        return jnp.stack([_pick(part, u[..., i]) for i, part in enumerate(parts)], axis=-1)
+    return _pick(mask, jax.random.uniform(key, seats))
+
+
+def _pick(mask: Array, u: Array) -> Array:
+    """[...] int32, the True entry number floor(u * count) of `mask` [..., N]; `u` [...] in [0, 1)."""
+    seen = jnp.cumsum(mask, axis=-1, dtype=jnp.int32)
+    nth = (u * seen[..., -1]).astype(jnp.int32)
+    return (seen <= nth[..., None]).sum(-1, dtype=jnp.int32)

@@ -1,0 +1,285 @@
+"""From names and overrides to objects: composition, validation and the build gate.
+
+`load("env=coin_game", "mechanism=[gifting]")` gives notebooks and tests the same objects that
+the commands use. Composing imports no jax; building does. A `_target_` is built only if it
+lies in envs, algos, marl or a package that the user lists in `plugins`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from marl.validation import ConfigError, check_batch, check_ranges, coerce, flatten, nearest
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+OURS = ("envs", "algos", "marl")
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """A configuration and the objects that it describes."""
+
+    cfg: DictConfig
+    env: Any  # marl.environment.Environment
+    algo: Any  # marl.algorithm.Algorithm
+
+
+def load(*overrides: str) -> Setup:
+    """Compose, check and build, as `scripts/train.py` with the same overrides would.
+
+    Raises:
+        ConfigError: with one line for each thing wrong.
+    """
+    return build(compose(overrides))
+
+
+def groups() -> dict[str, list[str]]:
+    """The choices of every config group: {"env": ["coin_game", ...], ...}."""
+    found = {}
+    for folder in sorted(p for p in CONFIGS.iterdir() if p.is_dir()):
+        files = sorted(folder.rglob("*.yaml"))
+        found[folder.name] = [str(f.relative_to(folder).with_suffix("")) for f in files]
+    return found
+
+
+def describe(group: str, name: str) -> str:
+    """The first comment line of a config file, which says what it is; "" if it has none."""
+    for line in (CONFIGS / group / f"{name}.yaml").read_text().splitlines():
+        if line.startswith("#") and not line.startswith("# @package"):
+            return line.lstrip("# ")
+    return ""
+
+
+def compose(overrides: Sequence[str]) -> DictConfig:
+    """The resolved configuration of some overrides, in Hydra's override grammar.
+
+    Overrides with several values (`algo.gamma=0.9,0.99` under -m) are checked value by value;
+    the result then holds the last one.
+
+    Raises:
+        ConfigError: naming unknown groups' choices and keys (with the nearest name), wrong
+            types, values out of range, and sizes that do not fit each other.
+    """
+    errors: list[str] = []
+    chosen, assigned = _parse(overrides, errors)
+    base = _compose(chosen, errors)
+    values = flatten(OmegaConf.to_container(base, resolve=True))
+    found = [(text, _check_key(key, value, values)) for key, value, text in assigned]
+    errors += [message for _, messages in found for message in messages]
+    cfg = _compose([*chosen, *(text for text, messages in found if not messages)], errors)
+    raw = OmegaConf.to_container(cfg, resolve=False)
+    errors += check_ranges({k: v for k, v in flatten(raw).items() if not k.startswith("figure.")})
+    plain = _with_types_of(values, OmegaConf.to_container(cfg, resolve=True))
+    errors += check_batch(plain["num_envs"], plain["algo"])
+    errors += [f"sweep.{key}: no such key" for key in flatten(plain["sweep"]) if key not in values]
+    if errors:
+        raise ConfigError(errors)
+    return OmegaConf.create(plain)
+
+
+def build(cfg: DictConfig) -> Setup:
+    """The objects of a composed configuration.
+
+    Raises:
+        ConfigError: for a `_target_` that is not allowed, or what the objects' checks say.
+    """
+    check_targets(cfg)
+    try:
+        env = build_env(cfg)
+        env.check()
+        algo = build_algo(cfg, env)
+        algo.check(env)
+    except (ValueError, FileNotFoundError) as error:
+        raise ConfigError([str(error)]) from error
+    except Exception as error:  # hydra wraps what a constructor raised
+        raise ConfigError([str(error.__cause__ or error).split("\n")[0]]) from error
+    return Setup(cfg, env, algo)
+
+
+def build_env(cfg: DictConfig) -> Any:
+    """Base game first, then each mechanism around the one before it."""
+    wrap = lambda env, mechanism: _construct(mechanism, env=env)
+    return functools.reduce(wrap, (cfg.mechanism or {}).values(), _construct(cfg.env))
+
+
+def build_algo(cfg: DictConfig, env: Any) -> Any:
+    """The learning algorithm in the seats that it holds, beside scripted or frozen players.
+
+    Raises:
+        ValueError: if `seats` does not fit the game.
+    """
+    from marl.population import Mixture, num_learners
+
+    seats = _seats(cfg.seats, env.num_agents)
+    learning = tuple(s for s in seats if isinstance(s, int))
+    names = list(dict.fromkeys(s for s in seats if isinstance(s, str)))
+    members = []
+    if learning:
+        num_learners(learning)
+        members = [_construct(cfg.algo, **({"seats": learning} if _has_seats(cfg.algo) else {}))]
+    if not names:
+        return members[0]
+    held = {name: [i for i, s in enumerate(seats) if s == name] for name in names}
+    members += [player(name, held[name], tuple(cfg.plugins)) for name in names]
+    first = 1 if learning else 0
+    holder = tuple(0 if isinstance(s, int) else names.index(s) + first for s in seats)
+    return Mixture(members=tuple(members), holder=holder)
+
+
+def player(name: str, held: list[int], plugins: Iterable[str] = ()) -> Any:
+    """A player for the seats `held` that does not learn: scripted, by name, or a run's policy.
+
+    Args:
+        name: a config algo/NAME without parameters, or a run folder (FOLDER:INDEX for a
+            seed other than the first).
+        held: the seats it will play.
+        plugins: further packages whose code may be built.
+
+    Raises:
+        ValueError: if there is neither.
+    """
+    if name in groups()["algo"]:
+        node = compose([f"algo={name}"]).algo
+        if _has_seats(node):
+            raise ValueError(f"{name} learns; a fixed player is scripted or a run folder")
+        check_targets(node, plugins)
+        return _construct(node)
+    if Path(name.partition(":")[0]).is_dir():
+        from marl.policies import frozen_player
+
+        return frozen_player(name, held)
+    scripted = [n for n in groups()["algo"] if not _has_seats(compose([f"algo={n}"]).algo)]
+    hint = nearest(name, scripted)
+    raise ValueError(f"no player {name}{hint} Choose a run folder or one of: {', '.join(scripted)}")
+
+
+def check_targets(cfg: Any, plugins: Iterable[str] | None = None) -> None:
+    """Refuse every `_target_` outside our packages and the user's plugins.
+
+    Raises:
+        ConfigError: naming each refused target.
+    """
+    plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg
+    allowed = (*OURS, *(plain.get("plugins", ()) if plugins is None else plugins))
+    targets = [v for k, v in flatten(plain).items() if k.split(".")[-1] == "_target_"]
+    refused = [t for t in targets if str(t).split(".")[0] not in allowed]
+    if refused:
+        raise ConfigError(
+            f"_target_ {t} is outside {', '.join(allowed)}; list its package in plugins" for t in refused
+        )
+
+
+def _compose(overrides: list[str], errors: list[str]) -> DictConfig:
+    import hydra
+    from hydra.errors import HydraException
+
+    try:
+        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            return hydra.compose("train", overrides)
+    except HydraException as error:
+        raise ConfigError([*errors, str(error).split("\n")[0]]) from error
+
+
+def _parse(overrides: Sequence[str], errors: list[str]) -> tuple[list[str], list[tuple[str, Any, str]]]:
+    """Split overrides into group choices that exist and assigned (key, value, text); note the rest."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    known, parser = groups(), OverridesParser.create()
+    chosen: list[str] = []
+    assigned: list[tuple[str, Any, str]] = []
+    for text in overrides:
+        try:
+            override = parser.parse_override(text)
+        except HydraException:
+            errors.append(f"{text}: not of the form key=value")
+            continue
+        key = override.key_or_group
+        if override.is_sweep_override():
+            single = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        else:
+            single = [text.lstrip("+")]
+        values = [parser.parse_override(one).value() for one in single]
+        if key in known:
+            wrong = [e for value in values for e in _check_choice(key, value, known[key])]
+            errors += wrong
+            chosen += [] if wrong else single[-1:]
+        else:
+            assigned += [(key, value, f"++{one}") for value, one in zip(values, single, strict=True)]
+    return chosen, assigned
+
+
+def _check_choice(group: str, value: Any, known: list[str]) -> list[str]:
+    names = [str(n) for n in (value if isinstance(value, list) else [value]) if n is not None]
+    return [
+        f"{group}={name}: no such {group}{nearest(name, known)} Choose from: {', '.join(known)}"
+        for name in names
+        if name not in known
+    ]
+
+
+def _check_key(key: str, value: Any, values: dict[str, Any]) -> list[str]:
+    """Messages for one assigned key: unknown, or of the wrong type."""
+    if key.startswith("sweep."):
+        return [] if isinstance(value, list) and value else [f"{key}={value}: must be a list of values"]
+    if key in values:
+        error = coerce(key, value, values[key])[1]
+        return [error] if error else []
+    if any(k.startswith(f"{key}.") for k in values) and isinstance(value, dict):
+        return [m for k, v in flatten(value, key).items() for m in _check_key(k, v, values)]
+    if any(isinstance(values.get(key.rsplit(".", n)[0]), dict) for n in range(1, key.count(".") + 1)):
+        return []  # a new entry of a group that is empty in the files
+    group = key.rpartition(".")[0]
+    siblings = [k for k in values if k.rpartition(".")[0] == group]
+    return [f"{key}: no such key{nearest(key, siblings)} There are: {', '.join(siblings)}"]
+
+
+def _with_types_of(likes: dict[str, Any], tree: Any, prefix: str = "") -> Any:
+    """The nested dict `tree` with whole floats made integers, and the like, as in the files."""
+    if isinstance(tree, dict):
+        inner = f"{prefix}." if prefix else ""
+        return {key: _with_types_of(likes, value, f"{inner}{key}") for key, value in tree.items()}
+    return coerce(prefix, tree, likes.get(prefix))[0]
+
+
+def _construct(node: DictConfig, **objects: Any) -> Any:
+    """Instantiate a node; lists become tuples where static, float32 arrays where leaves."""
+    from hydra.utils import instantiate
+
+    made = instantiate(node, _partial_=True, _convert_="all")(**objects)
+    if not dataclasses.is_dataclass(made) or not hasattr(made, "replace"):
+        return made
+    fixed = {f.name: _fixed(f, getattr(made, f.name)) for f in dataclasses.fields(made)}
+    return made.replace(**fixed)
+
+
+def _fixed(field: dataclasses.Field, value: Any) -> Any:
+    import numpy as np
+
+    if not isinstance(value, list):
+        return value
+    if field.metadata.get("pytree_node", True):
+        return np.asarray(value, np.float32)
+    return tuple(tuple(v) if isinstance(v, list) else v for v in value)
+
+
+def _has_seats(node: DictConfig) -> bool:
+    from hydra.utils import get_class
+
+    return "seats" in {f.name for f in dataclasses.fields(get_class(node._target_))}
+
+
+def _seats(seats: Any, num_agents: int) -> list[int | str]:
+    if seats == "independent":
+        return list(range(num_agents))
+    if seats == "shared":
+        return [0] * num_agents
+    if isinstance(seats, str) or len(seats) != num_agents:
+        raise ValueError(f"seats={seats}: must be independent, shared or a list of {num_agents} entries")
+    return list(seats)

@@ -1,0 +1,115 @@
+"""Aggregates over runs (seeds) with intervals; numpy and scipy only, no jax.
+
+**Source**: Agarwal, Schwarzer, Castro, Courville, Bellemare 2021 (arXiv 2108.13264), section 4:
+interquartile mean, stratified percentile bootstrap, probability of improvement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+Statistic = Callable[..., np.ndarray]  # (x, axis=...) -> x without that axis
+
+
+def iqm(x: ArrayLike, axis: int | None = None) -> np.ndarray:
+    """Interquartile mean: the mean without the lowest and the highest quarter.
+
+    As in the source, floor(n / 4) values are cut at each end, so that up to three values
+    are simply averaged.
+
+    Args:
+        x: [..., n, ...] values.
+        axis: where n stands; None pools all axes.
+
+    Returns:
+        [...] without `axis`.
+    """
+    from scipy.stats import trim_mean
+
+    return trim_mean(np.asarray(x, float), 0.25, axis=axis)
+
+
+def stratified_bootstrap_interval(
+    scores: ArrayLike,
+    statistic: Statistic = iqm,
+    *,
+    confidence: float = 0.95,
+    num_resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval; runs are drawn anew within each task.
+
+    Args:
+        scores: [runs, tasks], or [runs] of a single task; finite.
+        statistic: (x, axis=...) -> x without that axis, applied to all scores pooled, for
+            instance `iqm` or `np.mean`.
+        confidence: probability that the interval is meant to cover.
+        num_resamples: bootstrap samples.
+        seed: of the resampling; the same scores give the same interval.
+
+    Returns:
+        low and high end. A single run gives the statistic itself twice.
+
+    Raises:
+        ValueError: if a score is not finite, or there is none.
+    """
+    from scipy.stats import bootstrap
+
+    scores = np.asarray(scores, float)
+    if not scores.size or not np.isfinite(scores).all():
+        raise ValueError("scores must be finite and at least one; leave failed runs out")
+    if len(scores) == 1:
+        point = float(statistic(scores.ravel(), axis=0))
+        return point, point
+
+    pooled = lambda *tasks, axis: statistic(np.concatenate(tasks, axis), axis=axis)
+    interval = bootstrap(
+        tuple(scores.reshape(len(scores), -1).T),
+        pooled,
+        vectorized=True,
+        confidence_level=confidence,
+        n_resamples=num_resamples,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(interval.low), float(interval.high)
+
+
+def probability_of_improvement(x: ArrayLike, y: ArrayLike) -> float:
+    """Probability that a run of x beats a run of y, ties counting half.
+
+    The Mann-Whitney statistic over n m (source, section 4.3), averaged over tasks.
+
+    Args:
+        x: [n] or [n, tasks] scores of one method.
+        y: [m] or [m, tasks] scores of the other.
+    """
+    wins = np.sign(np.asarray(x, float)[:, None] - np.asarray(y, float)[None])
+    return float((wins.mean() + 1) / 2)
+
+
+def summarize(values: ArrayLike) -> dict[str, float | int | None]:
+    """Mean, interquartile mean and its 95 % bootstrap interval over runs.
+
+    Args:
+        values: [n] one value a run. A run whose value is nan or infinite is left out.
+
+    Returns:
+        `mean`, `iqm`, `low`, `high`, and `n`, the number of runs that counted. Without any
+        the numbers are None (null in JSON).
+    """
+    values = np.asarray(values, float).ravel()
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return {"mean": None, "iqm": None, "low": None, "high": None, "n": 0}
+    low, high = stratified_bootstrap_interval(values)
+    return {
+        "mean": float(values.mean()),
+        "iqm": float(iqm(values)),
+        "low": low,
+        "high": high,
+        "n": int(values.size),
+    }
