@@ -168,7 +168,7 @@ class PPO(Algorithm):
             part, part_carry = jax.tree.map(lambda x: x[index], (data, carry))
             grads, metrics = jax.grad(loss_fn, has_aux=True)(learner.params, part_carry, part)
             updates, opt_state = optimizer.update(grads, learner.opt_state)
-            metrics["grad_norm"] = optax.global_norm(grads)
+            metrics["grad_norm"] = optax.tree.norm(grads)
             return Learner(optax.apply_updates(learner.params, updates), opt_state), metrics
 
         def epoch(learner: Learner, key: Array) -> tuple[Learner, dict]:

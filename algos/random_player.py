@@ -7,6 +7,8 @@ has none, whatever its mask. Axes: E games, A seats, N actions.
 
 from __future__ import annotations
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,7 +47,11 @@ def _draw(key: Array, space: spaces.Space, mask: Array) -> Array:
 
 
 def _pick(mask: Array, u: Array) -> Array:
-    """[...] int32, the True entry number floor(u * count) of `mask` [..., N]; `u` [...] in [0, 1)."""
-    seen = jnp.cumsum(mask, axis=-1, dtype=jnp.int32)
-    nth = (u * seen[..., -1]).astype(jnp.int32)
-    return (seen <= nth[..., None]).sum(-1, dtype=jnp.int32)
+    """[...] int32, the True entry number floor(u * count) of `mask` [..., N]; `u` [...] in [0, 1).
+
+    The running count is written out over N: on a CPU jnp.cumsum takes two to four times as long.
+    """
+    legal = [mask[..., i].astype(jnp.int32) for i in range(mask.shape[-1])]
+    counts = list(itertools.accumulate(legal))  # N times [...], legal actions up to this one
+    nth = (u * counts[-1]).astype(jnp.int32)
+    return sum((count <= nth).astype(jnp.int32) for count in counts)

@@ -104,8 +104,8 @@ def build(cfg: DictConfig) -> Setup:
 
 def build_env(cfg: DictConfig) -> Any:
     """Base game first, then each mechanism around the one before it."""
-    wrap = lambda env, mechanism: _construct(mechanism, env=env)
-    return functools.reduce(wrap, (cfg.mechanism or {}).values(), _construct(cfg.env))
+    wrap = lambda env, mechanism: construct(mechanism, env=env)
+    return functools.reduce(wrap, (cfg.mechanism or {}).values(), construct(cfg.env))
 
 
 def build_algo(cfg: DictConfig, env: Any) -> Any:
@@ -122,7 +122,7 @@ def build_algo(cfg: DictConfig, env: Any) -> Any:
     members = []
     if learning:
         num_learners(learning)
-        members = [_construct(cfg.algo, **({"seats": learning} if _has_seats(cfg.algo) else {}))]
+        members = [construct(cfg.algo, **({"seats": learning} if _has_seats(cfg.algo) else {}))]
     if not names:
         return members[0]
     held = {name: [i for i, s in enumerate(seats) if s == name] for name in names}
@@ -149,7 +149,7 @@ def player(name: str, held: list[int], plugins: Iterable[str] = ()) -> Any:
         if _has_seats(node):
             raise ValueError(f"{name} learns; a fixed player is scripted or a run folder")
         check_targets(node, plugins)
-        return _construct(node)
+        return construct(node)
     if Path(name.partition(":")[0]).is_dir():
         from marl.policies import frozen_player
 
@@ -248,8 +248,11 @@ def _with_types_of(likes: dict[str, Any], tree: Any, prefix: str = "") -> Any:
     return coerce(prefix, tree, likes.get(prefix))[0]
 
 
-def _construct(node: DictConfig, **objects: Any) -> Any:
-    """Instantiate a node; lists become tuples where static, float32 arrays where leaves."""
+def construct(node: DictConfig, **objects: Any) -> Any:
+    """Call a node's `_target_` with its keys and `objects`.
+
+    In the pytree that comes out lists become tuples where static, float32 arrays where leaves.
+    """
     from hydra.utils import instantiate
 
     made = instantiate(node, _partial_=True, _convert_="all")(**objects)

@@ -62,7 +62,7 @@ def train(
         clock = 0
         if env.fixed_horizon:  # steps since the last common restart, without overflow
             clock = (i % env.fixed_horizon) * (algo.num_steps % env.fixed_horizon)
-        runner, batch, tally = rollout(algo, env, runner, roll_key, clock)
+        runner, batch, tally = rollout(algo, env, runner, roll_key, clock, algo.num_steps)
         learner, metrics = algo.update(env, runner.learner, batch, learn_key)
         return runner.replace(learner=learner), (tally, metrics)
 
@@ -70,15 +70,16 @@ def train(
 
 
 def rollout(
-    algo: Algorithm, env: Environment, runner: Runner, key: Array, clock: Array | int
+    algo: Algorithm, env: Environment, runner: Runner, key: Array, clock: Array | int, num_steps: int
 ) -> tuple[Runner, Batch, Tally]:
-    """Play `algo.num_steps` steps in all games, restarting those that end.
+    """Play `num_steps` steps in all games, restarting those that end.
 
     Args:
         algo: chooses the actions; env: the game.
         runner: where play stands.
         key: all randomness of the rollout.
         clock: [] steps played so far, modulo a fixed horizon; not read without one.
+        num_steps: T.
 
     Returns:
         the runner after the steps, the Batch to learn from, and the Tally of what happened.
@@ -110,8 +111,8 @@ def rollout(
         }
 
     first_carry = runner.carry
-    steps = jnp.arange(1, algo.num_steps + 1) + clock
-    keys = jax.random.split(key, algo.num_steps)
+    steps = jnp.arange(1, num_steps + 1) + clock
+    keys = jax.random.split(key, num_steps)
     (runner, tally), trace = jax.lax.scan(step, (runner, Tally.zero(runner.ts)), (keys, steps))
     return runner, Batch(**trace, carry=first_carry, last=runner.ts, last_carry=runner.carry), tally
 

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from marl import checkpoint
@@ -36,6 +37,7 @@ MAY_CHANGE = (
     "checkpoint_every",
     "summary_fraction",
     "run_dir",
+    "device",
     "logger",
     "figure",
 )
@@ -70,6 +72,7 @@ def run(cfg: DictConfig, run_dir: Path, on_chunk: OnChunk = lambda done, total, 
         checkpoint.CheckpointError: if the folder's checkpoints are all damaged.
     """
     setup = build(cfg)
+    # jax is imported only once the configuration is known to be right
     from marl.program import Program, use_compile_cache
 
     use_compile_cache()
@@ -77,44 +80,102 @@ def run(cfg: DictConfig, run_dir: Path, on_chunk: OnChunk = lambda done, total, 
     with _locked(run_dir), StopSignal() as stop:
         _write_config(cfg, run_dir)
         runners, done = _resume(program, run_dir)
+        if done >= program.num_updates and (run_dir / "summary.json").exists():
+            return Result(run_dir, 0, json.loads((run_dir / "summary.json").read_text()))
         log = MetricsLog(run_dir / "metrics.jsonl", done)
-        mirror = _mirror(cfg, run_dir)
+        session = _Session(cfg, setup, program, run_dir, log, on_chunk)
+        done = session.advance(runners, done, stop)
+        summary = session.summary() if done >= program.num_updates else None
+        log.close()
+        stop.hand_over()
+        return Result(run_dir, 0 if summary else stop.exit_code, summary)
+
+
+@dataclasses.dataclass
+class _Session:
+    """One process's part of a run: from where it stands to its end or to a signal."""
+
+    cfg: DictConfig
+    setup: Any
+    program: Any
+    run_dir: Path
+    log: MetricsLog
+    on_chunk: OnChunk
+    compile_s: float = 0.0
+    env_steps_per_s: float | None = None
+
+    def advance(self, runners: Any, done: int, stop: StopSignal) -> int:
+        """Run chunks until the end or a signal; returns the updates done, which are saved."""
+        program, cfg = self.program, self.cfg
         with Watch("compiling"):
-            compile_s = program.compile(runners)
-        wall_before = log.rows[-1]["wall_s"] if log.rows else 0.0
+            self.compile_s = program.compile(runners)
+        mirror = _mirror(cfg, self.run_dir)
+        wall_before = self.log.rows[-1]["wall_s"] if self.log.rows else 0.0
         began, first = time.perf_counter(), done
-        about = {"config_hash": config_hash(cfg), "versions": versions()}
-        per_seed = program.env_steps_per_update
+        parallel = cfg.num_seeds * max(len(program.points), 1) * program.env_steps_per_update
         while done < program.num_updates and stop.received is None:
             with Watch(f"the chunk from update {done}"):
                 runners, metrics = program.run_chunk(runners, done)
             done += program.chunk_updates
             wall = time.perf_counter() - began
-            row = {
-                "update": done,
-                "env_steps": done * per_seed,
-                "agent_steps": done * per_seed * setup.env.num_agents,
-                "wall_s": round(wall_before + wall, 3),
-                "metrics": metrics,
-            }
-            log.append(row)
+            row = self._row(done, wall_before + wall, metrics)
+            self.log.append(row)
             mirror.append(row)
-            parallel = cfg.num_seeds * max(len(program.points), 1)
-            rate = (done - first) * per_seed * parallel / wall
-            on_chunk(done, program.num_updates, rate)
+            self.env_steps_per_s = (done - first) * parallel / wall
+            self.on_chunk(done, program.num_updates, self.env_steps_per_s)
             last = done >= program.num_updates or stop.received is not None
             if last or (done // program.chunk_updates) % cfg.checkpoint_every == 0:
                 score = float(metrics["reward"].mean())
-                checkpoint.save(run_dir / "checkpoints", done, runners, score=score, about=about)
-        summary = None
-        if done >= program.num_updates:
-            speed = {"env_steps_per_s": rate if done > first else None, "compile_s": round(compile_s, 2)}
-            summary = _summary(cfg, program, log.rows, speed) | about
-            checkpoint.write_atomically(run_dir / "summary.json", json.dumps(summary, indent=1))
-        log.close()
+                checkpoint.save(
+                    self.run_dir / "checkpoints", done, runners, score=score, about=_identity(cfg)
+                )
         mirror.close()
-        stop.hand_over()
-        return Result(run_dir, stop.exit_code if summary is None else 0, summary)
+        return done
+
+    def _row(self, done: int, wall: float, metrics: dict[str, Any]) -> dict[str, Any]:
+        env_steps = done * self.program.env_steps_per_update
+        return {
+            "update": done,
+            "env_steps": env_steps,
+            "agent_steps": env_steps * self.setup.env.num_agents,
+            "wall_s": round(wall, 3),
+            "metrics": metrics,
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """Write and return summary.json."""
+        import jax
+
+        last = self.log.rows[-1]
+        facts = {
+            "metrics": final_metrics(self.log.rows, self.cfg.summary_fraction),
+            "sweep": self.program.points,
+            **{key: last[key] for key in ("update", "env_steps", "agent_steps", "wall_s")},
+            "env_steps_per_s": self.env_steps_per_s,
+            "compile_s": round(self.compile_s, 2),
+            "device": jax.devices()[0].device_kind,
+            **_identity(self.cfg),
+        }
+        checkpoint.write_atomically(self.run_dir / "summary.json", json.dumps(facts, indent=1))
+        return facts
+
+
+def final_metrics(rows: list[dict], fraction: float) -> dict[str, dict[str, Any]]:
+    """Means over the last `fraction` of the rows, per seed, with their statistics over seeds.
+
+    Returns:
+        {name: {per_seed, mean, iqm, low, high, n}}; with a sweep each is a list over its points.
+    """
+    last = rows[-max(1, round(len(rows) * fraction)) :]
+    final = {}
+    for name in last[-1]["metrics"]:
+        values = np.asarray([row["metrics"][name] for row in last], np.float64).mean(0)  # [S] or [V, S]
+        per_point = [summarize(v) for v in values.reshape(-1, values.shape[-1])]
+        statistics = {k: [p[k] for p in per_point] for k in per_point[0]}
+        if values.ndim == 1:
+            statistics = per_point[0]
+        final[name] = {"per_seed": values.tolist()} | statistics
+    return final
 
 
 def new_run_dir(cfg: DictConfig) -> Path:
@@ -138,6 +199,10 @@ def versions() -> dict[str, str]:
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         found["git"] = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     return found
+
+
+def _identity(cfg: DictConfig) -> dict[str, Any]:
+    return {"config_hash": config_hash(cfg), "versions": versions()}
 
 
 def _write_config(cfg: DictConfig, run_dir: Path) -> None:
@@ -170,31 +235,6 @@ def _mirror(cfg: DictConfig, run_dir: Path) -> WandbMirror:
     plain = OmegaConf.to_container(cfg, resolve=True)
     group = f"{new_run_dir(cfg).name.split('-', 2)[2].rsplit('-', 1)[0]}-{config_hash(cfg)}"
     return WandbMirror(cfg.logger.wandb_mode, cfg.logger.project, group, run_dir, plain)
-
-
-def _summary(cfg: DictConfig, program: Any, rows: list[dict], speed: dict[str, Any]) -> dict[str, Any]:
-    """Final metrics (mean over the last part of the run) with their statistics over seeds."""
-    import jax
-    import numpy as np
-
-    last = rows[-max(1, round(len(rows) * cfg.summary_fraction)) :]
-    final = {}
-    for name in last[-1]["metrics"]:
-        values = np.asarray([row["metrics"][name] for row in last], np.float64).mean(0)  # [S] or [V, S]
-        per_point = [summarize(v) for v in values.reshape(-1, values.shape[-1])]
-        shape = lambda items: items if program.points else items[0]
-        statistics = {k: shape([p[k] for p in per_point]) for k in per_point[0]}
-        final[name] = {"per_seed": values.tolist()} | statistics
-    return {
-        "metrics": final,
-        "sweep": program.points,
-        "update": rows[-1]["update"],
-        "env_steps": rows[-1]["env_steps"],
-        "agent_steps": rows[-1]["agent_steps"],
-        "wall_s": rows[-1]["wall_s"],
-        "device": jax.devices()[0].device_kind,
-        **speed,
-    }
 
 
 @contextlib.contextmanager

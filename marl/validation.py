@@ -40,6 +40,7 @@ RULES: dict[str, Rule] = {
     "buffer_size": AT_LEAST_ONE,
     "summary_fraction": (lambda x: 0 < x <= 1, "must lie in (0, 1]"),
     "wandb_mode": (lambda x: x in ("disabled", "offline", "online"), "must be disabled, offline or online"),
+    "device": (lambda x: x in ("auto", "cpu", "gpu"), "must be auto, cpu or gpu"),
     "activation": (lambda x: x in ("tanh", "relu", "elu", "silu"), "must be tanh, relu, elu or silu"),
 }
 

@@ -1,0 +1,97 @@
+"""What a person sees: progress, tables and the help text."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from marl.config import describe, groups
+
+PLAIN_LINE_EVERY_S = 10.0
+SHOWN = ("cooperation_rate", "reward", "return", "equality")
+
+
+class ChunkProgress:
+    """A progress bar on a terminal, a line now and then elsewhere; call it after each chunk."""
+
+    def __init__(self, title: str):
+        """Name the run."""
+        self._title, self._last = title, time.monotonic()
+        self._bar = None
+        if sys.stdout.isatty():
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+            )
+
+    def __enter__(self) -> ChunkProgress:
+        if self._bar:
+            self._bar.start()
+            self._task = self._bar.add_task(f"{self._title} (compiling)", rate="")
+        else:
+            print(f"{self._title}: compiling", flush=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def __call__(self, done: int, total: int, rate: float) -> None:
+        """Show that `done` of `total` updates are done at `rate` environment steps/s."""
+        text = f"{rate:,.0f} env steps/s"
+        if self._bar:
+            self._bar.update(self._task, completed=done, total=total, rate=text, description=self._title)
+        elif done >= total or time.monotonic() - self._last > PLAIN_LINE_EVERY_S:
+            self._last = time.monotonic()
+            print(f"{self._title}: update {done} of {total}, {text}", flush=True)
+
+
+def print_summary(title: str, summary: dict[str, Any], shown: Sequence[str] = SHOWN) -> None:
+    """A table of the final metrics `shown`: mean, IQM, 95 % interval and number of seeds."""
+    points = summary["sweep"]
+    table = Table(title=title, title_justify="left")
+    for column in (*(points[0] if points else ()), "metric", "mean", "IQM", "95 % interval", "n"):
+        table.add_column(column, justify="left" if column == "metric" else "right")
+    for i, point in enumerate(points or [{}]):
+        for name in (n for n in shown if n in summary["metrics"]):
+            found = summary["metrics"][name]
+            pick = lambda key, found=found, i=i: found[key][i] if points else found[key]
+            interval = f"[{_number(pick('low'))}, {_number(pick('high'))}]"
+            values = [f"{v:g}" for v in point.values()]
+            table.add_row(
+                *values, name, _number(pick("mean")), _number(pick("iqm")), interval, str(pick("n"))
+            )
+    Console(width=None if sys.stdout.isatty() else 110).print(table)
+    steps = summary["env_steps_per_s"]
+    speed = f"{steps:,.0f} env steps/s, " if steps else ""
+    print(f"{speed}compiled in {summary['compile_s']} s, trained for {summary['wall_s']:.1f} s")
+
+
+def help_text(usage: str) -> str:
+    """`usage`, then every choice of every config group with its one-line description."""
+    titles = {
+        "env": "environments (env=NAME)",
+        "mechanism": "mechanisms (mechanism=[NAME,NAME], inner first)",
+        "algo": "algorithms and scripted players (algo=NAME)",
+        "network": "networks (network=NAME)",
+        "logger": "loggers (logger=NAME)",
+        "experiment": "experiments (experiment=NAME)",
+    }
+    lines = [usage.strip()]
+    for group, names in groups().items():
+        lines += ["", titles.get(group, group)]
+        lines += [f"  {name:<28} {describe(group, name)}" for name in names]
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or value != value else f"{value:.3f}"

@@ -1,0 +1,133 @@
+"""Measure speed: `python scripts/benchmark.py env=... [algo=...] num_envs=...` prints JSON lines."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from typing import Any
+
+from marl.cli import main, options, start_device, whole_number
+
+USAGE = """
+usage: python scripts/benchmark.py [env=NAME,NAME] [algo=NAME] [num_envs=128,1024] [repeats=5] [KEY=VALUE ...]
+
+  One JSON object for each environment and number of parallel games. Environment steps: random
+  legal actions, games restarted where they end, all observations, rewards and ends of `steps`
+  steps kept alive. With algo=, also full training updates, and how the time of one splits into
+  environment, acting and learning. Compilation is timed apart; the rest are medians of
+  `repeats` runs. num_seeds=N trains N seeds at once (default 1).
+"""
+OPTIONS = {"env": "prisoners_dilemma", "num_envs": "128,1024", "repeats": "5", "steps": "128"}
+
+
+def benchmark(arguments: list[str]) -> int:
+    """Print a line for each environment and size; returns the exit code."""
+    own, rest = options(arguments, OPTIONS)
+    sizes = [whole_number("num_envs", n) for n in own["num_envs"].split(",")]
+    repeats, steps = whole_number("repeats", own["repeats"]), whole_number("steps", own["steps"])
+    learns = any(a.startswith("algo=") for a in rest)
+    if not any(a.startswith("num_seeds=") for a in rest):
+        rest.append("num_seeds=1")
+    from marl.config import compose
+
+    # every setting is checked before the first is measured
+    cfgs = [compose([f"env={env}", f"num_envs={n}", *rest]) for env in own["env"].split(",") for n in sizes]
+    start_device(cfgs[0].device)
+    names = [env for env in own["env"].split(",") for _ in sizes]
+    for name, cfg in zip(names, cfgs, strict=True):
+        print(json.dumps(_measure(name, cfg, repeats, steps, learns)), flush=True)
+    return 0
+
+
+def _measure(name: str, cfg: Any, repeats: int, steps: int, learns: bool) -> dict[str, Any]:
+    import jax
+
+    from marl.config import build
+
+    setup = build(cfg)
+    compile_s, seconds = _time_environment(setup, cfg.num_envs, steps, repeats)
+    rate = steps * cfg.num_envs / seconds
+    line = {
+        "env": name,
+        "algo": str(cfg.algo._target_).rsplit(".", 1)[-1] if learns else None,
+        "num_envs": cfg.num_envs,
+        "num_agents": setup.env.num_agents,
+        "num_seeds": cfg.num_seeds,
+        "device": jax.devices()[0].device_kind,
+        "compile_s": round(compile_s, 2),
+        "env_steps_per_s": round(rate),
+        "agent_steps_per_s": round(rate * setup.env.num_agents),
+    }
+    return line | (_time_training(setup, repeats) if learns else {})
+
+
+def _time_environment(setup: Any, num_envs: int, steps: int, repeats: int) -> tuple[float, float]:
+    """(compile seconds, median seconds of `steps` steps of all games)."""
+    import jax
+
+    from algos.random_player import RandomPlayer
+    from marl.learner import rollout, start
+
+    algo, env = RandomPlayer(), setup.env
+    runner = jax.jit(lambda env, key: start(algo, env, key, num_envs))(env, jax.random.key(0))
+    play = lambda env, runner, key, clock: rollout(algo, env, runner, key, clock, steps)
+    began = time.perf_counter()
+    play = jax.jit(play).lower(env, runner, jax.random.key(0), 0).compile()
+    compile_s = time.perf_counter() - began
+    seconds = []
+    for i in range(repeats + 1):
+        began = time.perf_counter()
+        kept = jax.block_until_ready(play(env, runner, jax.random.key(i), i * steps))
+        seconds.append(time.perf_counter() - began)
+        runner = kept[0]
+    return compile_s, statistics.median(seconds[1:])
+
+
+def _time_training(setup: Any, repeats: int) -> dict[str, Any]:
+    """Full updates by the run's own program, and rollouts alone, to split the time."""
+    import jax
+
+    from marl.learner import rollout
+    from marl.program import Program
+
+    setup.cfg.log_every = 4
+    setup.cfg.total_steps = 4 * setup.cfg.num_envs * setup.algo.num_steps
+    program = Program(setup)
+    runners = program.start()
+    play = lambda runner, key: rollout(setup.algo, setup.env, runner, key, 0, setup.algo.num_steps)
+    keys = jax.random.split(jax.random.key(0), setup.cfg.num_seeds)
+    play = jax.jit(jax.vmap(play)).lower(runners, keys).compile()
+    acting = _median(lambda: play(runners, keys), repeats)
+    compile_s = program.compile(runners)
+    seconds = []
+    for i in range(repeats + 1):
+        began = time.perf_counter()
+        runners, _ = program.run_chunk(runners, 4 * i)
+        jax.block_until_ready(runners)
+        seconds.append((time.perf_counter() - began) / 4)
+    update = statistics.median(seconds[1:])
+    rate = setup.cfg.num_seeds * setup.cfg.num_envs * setup.algo.num_steps / update
+    return {
+        "train_compile_s": round(compile_s, 2),
+        "train_env_steps_per_s": round(rate),
+        "train_agent_steps_per_s": round(rate * setup.env.num_agents),
+        "update_s": update,
+        "rollout_share": round(acting / update, 3),
+    }
+
+
+def _median(call: Any, repeats: int) -> float:
+    import jax
+
+    seconds = []
+    for _ in range(repeats + 1):
+        began = time.perf_counter()
+        jax.block_until_ready(call())
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main(USAGE, benchmark))

@@ -1,0 +1,100 @@
+"""Every game in configs/env, alone and in stacks of the mechanisms in configs/mechanism.
+
+New files are picked up by themselves. Types are checked for every game in every stack; play,
+which must be compiled, for every game alone and for each stack in about PLAYED_IN games.
+"""
+
+import functools
+
+import jax
+import pytest
+from omegaconf import OmegaConf
+
+from marl.config import build_env, compose, groups
+from tests import conformance
+
+PLAYED_IN = 4
+STEPS, LONG = 40, 1000  # played; the longest horizon that is played to its end
+GAMES = groups()["env"]
+MECHANISMS = groups()["mechanism"]
+KEY = jax.random.key(0)
+
+
+@functools.cache
+def config(group, name):
+    """The config node of a game, or the {key: node} of a mechanism."""
+    chosen = f"mechanism=[{name}]" if group == "mechanism" else f"env={name}"
+    return OmegaConf.to_container(compose([chosen])[group])
+
+
+@functools.cache
+def stacks():
+    """Each mechanism alone; then, without variants of the same key, three deep in all rotations, and all.
+
+    Stacks are tuples of names, inner first.
+    """
+    first = {}
+    for name in MECHANISMS:
+        first.setdefault(next(iter(config("mechanism", name))), name)
+    base = list(first.values())
+    turned = [tuple((base + base)[i : i + 3]) for i in range(len(base))]
+    return [(name,) for name in MECHANISMS] + turned + [tuple(base), tuple(base[::-1])]
+
+
+def build(game, stack):
+    """The game inside the stack; skips what the objects refuse with a message of their own."""
+    mechanisms = {k: v for name in stack for k, v in config("mechanism", name).items()}
+    env = build_env(OmegaConf.create({"env": config("env", game), "mechanism": mechanisms}))
+    try:
+        env.check()
+    except ValueError as refusal:
+        if not str(refusal).startswith(("mechanism.", "mechanism ")):
+            raise
+        pytest.skip(str(refusal))
+    return env
+
+
+@functools.cache
+def classes():
+    """The first game of every class: presets differ only in numbers and sizes."""
+    first = {}
+    for name in GAMES:
+        first.setdefault(config("env", name)["_target_"], name)
+    return set(first.values())
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_game_alone_keeps_its_promises(game):
+    env = build(game, ())
+    horizon = env.fixed_horizon or 0
+    steps = STEPS if horizon > LONG else max(STEPS, horizon + 2)
+    conformance.check(env, KEY, steps, eager=game in classes())
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_types_hold_in_every_stack(game):
+    tried = 0
+    for stack in stacks():
+        try:
+            env = build(game, stack)
+        except pytest.skip.Exception:
+            continue
+        conformance.check_types(env, KEY)
+        tried += 1
+    assert tried, "no mechanism fits this game"
+
+
+def played():
+    """Pairs of a game and a stack, so that a stack meets about PLAYED_IN games."""
+    apart = max(1, len(GAMES) // PLAYED_IN)
+    return [
+        pytest.param(game, stack, id=f"{game}-{'-'.join(stack)}")
+        for i, game in enumerate(GAMES)
+        for j, stack in enumerate(stacks())
+        if (i - j) % apart == 0
+    ]
+
+
+@pytest.mark.parametrize(("game", "stack"), played())
+def test_stack_keeps_the_promises(game, stack):
+    conformance.check(build(game, stack), KEY, STEPS, eager=False)
