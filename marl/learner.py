@@ -7,6 +7,7 @@ Axes: U updates, T steps, E parallel games, A seats.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -24,7 +25,7 @@ class Runner(struct.PyTreeNode):
 
     learner: Any
     state: Any  # of the environment, leaves [E, ...]
-    ts: TimeStep  # what the next action answers to, leaves [E, ...]
+    ts: TimeStep  # what the next action answers to, leaves [E, ...]; reward and events are zero
     carry: Any  # recurrent state of the policies, leaves [E, A, ...]
     episode_return: Array  # [E, A] of the episode under way
     episode_length: Array  # [E] int32 steps of the episode under way
@@ -74,6 +75,10 @@ def rollout(
 ) -> tuple[Runner, Batch, Tally]:
     """Play `num_steps` steps in all games, restarting those that end.
 
+    The steps are cut into stretches at whose ends alone a game can end: one step each, or for
+    games of fixed horizon H the largest length that divides both H and num_steps. So these
+    pay nothing for restarts at most steps.
+
     Args:
         algo: chooses the actions; env: the game.
         runner: where play stands.
@@ -84,81 +89,115 @@ def rollout(
     Returns:
         the runner after the steps, the Batch to learn from, and the Tally of what happened.
     """
+    length = math.gcd(num_steps, env.fixed_horizon or 1)
 
-    def step(carry: tuple[Runner, Tally], now: tuple[Array, Array]) -> tuple[tuple[Runner, Tally], dict]:
-        (runner, tally), (key, time) = carry, now
-        act_key, step_key, reset_key = jax.random.split(key, 3)
-        before = runner.ts
-        action, memory, extras = algo.act(env, runner.learner, runner.carry, before, act_key)
-        state, ts = _step_games(env, runner.state, action, step_key)
-        runner = runner.replace(
-            state=state,
-            ts=ts,
-            carry=memory,
-            episode_return=runner.episode_return + ts.reward,
-            episode_length=runner.episode_length + 1,
-        )
-        runner, tally, bootstrap = _restart(algo, env, runner, tally.add(ts), reset_key, time)
-        return (runner, tally), {
-            "obs": before.obs,
-            "action_mask": before.action_mask,
+    def stretch(carry: tuple[Runner, Tally], now: tuple) -> tuple[tuple, tuple[dict, Any]]:
+        (runner, tally), (step_keys, reset_key, time) = carry, now
+        runner, events, trace = _play(algo, env, runner, step_keys)
+        tally = tally.add(trace["reward"], events)
+        done = trace["done"][-1]
+        runner, tally, bootstrap = _restart(algo, env, runner, tally, done, reset_key, time)
+        return (runner, tally), (trace, bootstrap)
+
+    num = num_steps // length
+    # all keys at once: on a CPU a split in the loop costs more than a step of a small game
+    step_key, reset_key = jax.random.split(key)
+    step_keys = jax.random.split(step_key, (num, length, 2))
+    now = (step_keys, jax.random.split(reset_key, num), clock + length * jnp.arange(1, num + 1))
+    first, nothing = runner, Tally.zero(runner.ts)
+    (runner, tally), (trace, bootstrap) = jax.lax.scan(stretch, (runner, nothing), now)
+    join = lambda x: x.reshape(num_steps, *x.shape[2:])  # [T/L, L, E, ...] -> [T, E, ...]
+    at_ends = lambda x: jnp.zeros((num, length, *x.shape[1:]), x.dtype).at[:, -1].set(x)
+    batch = Batch(
+        **jax.tree.map(join, trace),
+        bootstrap=jax.tree.map(lambda x: join(at_ends(x)), bootstrap),
+        carry=first.carry,
+        last=runner.ts,
+        last_carry=runner.carry,
+    )
+    return runner, batch, tally
+
+
+def _play(
+    algo: Algorithm, env: Environment, runner: Runner, keys: Array
+) -> tuple[Runner, dict[str, Array], dict[str, Any]]:
+    """L steps without restarts: the runner, events summed [E, A], the trace [L, E, ...].
+
+    `keys` [L, 2] are one for the players and one for the games, for each step.
+    """
+
+    def step(now: tuple, keys: Array) -> tuple[tuple, dict[str, Any]]:
+        (state, ts, carry, events), (act_key, env_key) = now, keys
+        action, carry, extras = algo.act(env, runner.learner, carry, ts, act_key)
+        # computed once, not again in every fused kernel that reads it
+        action = jax.lax.optimization_barrier(action)
+        keys = jax.random.split(env_key, ts.reward.shape[0])
+        state, new = jax.vmap(env.step)(keys, state, clip_to_space(env.action_space, action))
+        trace = {
+            "obs": ts.obs,
+            "action_mask": ts.action_mask,
             "action": action,
-            "reward": ts.reward,
-            "terminated": ts.terminated,
-            "done": ts.done,
+            "reward": new.reward,
+            "terminated": new.terminated,
+            "done": new.done,
             "extras": extras,
-            "bootstrap": bootstrap,
         }
+        events = jax.tree.map(jnp.add, events, new.events)
+        # what no policy reads stays as it was, so that it is not copied at every step
+        ts = ts.replace(obs=new.obs, action_mask=new.action_mask)
+        return (state, ts, carry, events), trace
 
-    first_carry = runner.carry
-    steps = jnp.arange(1, num_steps + 1) + clock
-    keys = jax.random.split(key, num_steps)
-    (runner, tally), trace = jax.lax.scan(step, (runner, Tally.zero(runner.ts)), (keys, steps))
-    return runner, Batch(**trace, carry=first_carry, last=runner.ts, last_carry=runner.carry), tally
-
-
-def _step_games(env: Environment, state: Any, action: Array, key: Array) -> tuple[Any, TimeStep]:
-    keys = jax.random.split(key, action.shape[0])
-    return jax.vmap(env.step)(keys, state, clip_to_space(env.action_space, action))
+    nothing = jax.tree.map(jnp.zeros_like, runner.ts.events)
+    now = (runner.state, runner.ts, runner.carry, nothing)
+    (state, ts, carry, events), trace = jax.lax.scan(step, now, keys)
+    runner = runner.replace(
+        state=state,
+        ts=ts,
+        carry=carry,
+        episode_return=runner.episode_return + trace["reward"].sum(0),
+        episode_length=runner.episode_length + keys.shape[0],
+    )
+    return runner, events, trace
 
 
 def _restart(
-    algo: Algorithm, env: Environment, runner: Runner, tally: Tally, key: Array, time: Array
+    algo: Algorithm, env: Environment, runner: Runner, tally: Tally, done: Array, key: Array, time: Array
 ) -> tuple[Runner, Tally, Any]:
-    """Restart the games that are over; also returns what `algo` remembers of their last states.
+    """Restart the games that are `done` [E]; also returns what `algo` remembers of their last states.
 
     Games of fixed horizon restart together, in a branch that other steps do not pay for. In
     all others a fresh game is made at every step and taken where the old one is done.
     """
-    keys = jax.random.split(key, runner.episode_length.shape[0])
+    learner = runner.learner
+    runner = runner.replace(learner=())
 
     def remember(runner: Runner) -> Any:
-        return algo.bootstrap(env, runner.learner, runner.carry, runner.ts)
+        return algo.bootstrap(env, learner, runner.carry, runner.ts)
 
     def finish(runner: Runner, tally: Tally) -> tuple[Runner, Tally]:
-        done = runner.ts.done  # [E]
         tally = tally.finish(done, runner.episode_return, runner.episode_length)
-        state, ts = jax.vmap(env.reset)(keys)
-        fresh = runner.replace(
+        state, ts = jax.vmap(env.reset)(jax.random.split(key, done.shape[0]))
+        fresh = Runner(
+            learner=(),
             state=state,
             ts=ts,
             carry=jax.tree.map(jnp.zeros_like, runner.carry),
             episode_return=jnp.zeros_like(runner.episode_return),
             episode_length=jnp.zeros_like(runner.episode_length),
-            learner=(),
         )
         choose = lambda new, old: jnp.where(done.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
-        chosen = jax.tree.map(choose, fresh, runner.replace(learner=()))
-        return chosen.replace(learner=runner.learner), tally
+        return jax.tree.map(choose, fresh, runner), tally
 
     nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(remember, runner))
     if env.fixed_horizon:
-        return jax.lax.cond(
+        runner, tally, bootstrap = jax.lax.cond(
             time % env.fixed_horizon == 0,
-            lambda r, t: (*finish(r, t), remember(r)),
-            lambda r, t: (r, t, nothing),
+            lambda runner, tally: (*finish(runner, tally), remember(runner)),
+            lambda runner, tally: (runner, tally, nothing),
             runner,
             tally,
         )
-    bootstrap = remember(runner) if env.can_truncate else nothing
-    return *finish(runner, tally), bootstrap
+    else:
+        bootstrap = remember(runner) if env.can_truncate else nothing
+        runner, tally = finish(runner, tally)
+    return runner.replace(learner=learner), tally, bootstrap

@@ -36,12 +36,12 @@ class Tally(struct.PyTreeNode):
         events = dict.fromkeys(ts.events, per_seat)
         return cls(none, per_seat, events, none, per_seat, none, none)
 
-    def add(self, ts: TimeStep) -> Tally:
-        """Count one step of all games, leaves [E, ...]."""
+    def add(self, reward: Array, events: dict[str, Array]) -> Tally:
+        """Count T steps of E games: rewards [T, E, A], events summed over the steps, each [E, A]."""
         return self.replace(
-            steps=self.steps + ts.reward.shape[0],
-            reward=self.reward + ts.reward.sum(0),
-            events={k: v + ts.events[k].sum(0) for k, v in self.events.items()},
+            steps=self.steps + reward.shape[0] * reward.shape[1],
+            reward=self.reward + reward.sum((0, 1)),
+            events={k: v + events[k].sum(0) for k, v in self.events.items()},
         )
 
     def finish(self, done: Array, episode_return: Array, episode_length: Array) -> Tally:

@@ -74,8 +74,10 @@ def check_types(env, key):
     assert form == jax.tree.structure(after), f"step changes the structure {form}"
     for (path, old), new in zip(paths, jax.tree.leaves(after), strict=True):
         name = jax.tree_util.keystr(path)
-        assert (old.shape, old.dtype) == (new.shape, new.dtype), f"{name}: {old} after reset, {new} after step"
-        assert not (old.weak_type or new.weak_type), f"{name} is weakly typed"
+        assert (old.shape, old.dtype) == (new.shape, new.dtype), (
+            f"{name}: {old} after reset, {new} after step"
+        )
+        assert True not in (old.weak_type, new.weak_type), f"{name} is weakly typed"
     of = lambda x: (x.shape, x.dtype)
     assert of(ts.reward) == ((A,), jnp.float32)
     assert of(ts.action_mask) == ((A, mask_size(env.action_space)), jnp.bool_)

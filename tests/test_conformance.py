@@ -1,19 +1,20 @@
 """Every game in configs/env, alone and in stacks of the mechanisms in configs/mechanism.
 
 New files are picked up by themselves. Types are checked for every game in every stack; play,
-which must be compiled, for every game alone and for each stack in about PLAYED_IN games.
+which must be compiled, for every game alone and for each stack in games of about PLAYED_IN classes.
 """
 
 import functools
 
 import jax
+import jax.numpy as jnp
 import pytest
 from omegaconf import OmegaConf
 
 from marl.config import build_env, compose, groups
-from tests import conformance
+from tests import conformance, toys
 
-PLAYED_IN = 4
+PLAYED_IN = 2
 STEPS, LONG = 40, 1000  # played; the longest horizon that is played to its end
 GAMES = groups()["env"]
 MECHANISMS = groups()["mechanism"]
@@ -56,11 +57,11 @@ def build(game, stack):
 
 @functools.cache
 def classes():
-    """The first game of every class: presets differ only in numbers and sizes."""
+    """The first game of every class; presets differ from it only in numbers and sizes."""
     first = {}
     for name in GAMES:
         first.setdefault(config("env", name)["_target_"], name)
-    return set(first.values())
+    return list(first.values())
 
 
 @pytest.mark.parametrize("game", GAMES)
@@ -85,11 +86,11 @@ def test_types_hold_in_every_stack(game):
 
 
 def played():
-    """Pairs of a game and a stack, so that a stack meets about PLAYED_IN games."""
-    apart = max(1, len(GAMES) // PLAYED_IN)
+    """Pairs of a game and a stack, so that a stack meets games of about PLAYED_IN classes."""
+    apart = max(1, len(classes()) // PLAYED_IN)
     return [
         pytest.param(game, stack, id=f"{game}-{'-'.join(stack)}")
-        for i, game in enumerate(GAMES)
+        for i, game in enumerate(classes())
         for j, stack in enumerate(stacks())
         if (i - j) % apart == 0
     ]
@@ -98,3 +99,44 @@ def played():
 @pytest.mark.parametrize(("game", "stack"), played())
 def test_stack_keeps_the_promises(game, stack):
     conformance.check(build(game, stack), KEY, STEPS, eager=False)
+
+
+def spoil(change):
+    """A game that obeys the contract but for `change(state, ts) -> (state, ts)` after each step."""
+
+    class Spoilt(toys.Commons):
+        def step(self, key, state, action):
+            return change(*super().step(key, state, action))
+
+    return Spoilt(growth=2.0, noise=0.5, end_prob=0.1, num_seats=3, horizon=8, blind=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s, ts: (s, ts.replace(reward=ts.reward.astype(jnp.float16))), "after step"),
+        (lambda s, ts: (s, ts.replace(truncated=jnp.asarray(False))), "does not end"),
+        (lambda s, ts: (s, ts.replace(reward=ts.reward / 0)), "not finite"),
+        (lambda s, ts: (s, ts.replace(action_mask=ts.action_mask & False)), "no legal action"),
+        (lambda s, ts: (s, ts.replace(obs=ts.obs | {"grid": ts.obs["grid"] + 1})), "code is out of range"),
+        (lambda s, ts: (s.replace(time=jnp.asarray(3)), ts), "weakly typed"),
+        (lambda s, ts: (s, ts.replace(obs={"grid": ts.obs["grid"]})), "structure"),
+    ],
+)
+def test_conformance_finds_a_broken_promise(change, message):
+    with pytest.raises(AssertionError, match=message):
+        conformance.check(spoil(change), KEY, 16, eager=False)
+
+
+def test_conformance_finds_a_difference_between_compiled_and_eager_play():
+    def lie(state, ts):
+        compiled = isinstance(ts.reward, jax.core.Tracer)
+        return state, ts.replace(reward=ts.reward + compiled)
+
+    with pytest.raises(AssertionError, match="reward"):
+        conformance.check(spoil(lie), KEY, 16)
+
+
+@pytest.mark.parametrize("horizon", [0, 8])
+def test_conformance_is_content_with_an_honest_game(horizon):
+    conformance.check(toys.commons(horizon=horizon, end_prob=0.2, noise=0.5), KEY, 40)

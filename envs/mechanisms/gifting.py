@@ -64,14 +64,14 @@ class Gifting(Mechanism):
         self.env.check()
         num = num_discrete(self.env, "gifting")
         if self.mode not in MODES:
-            raise ValueError(f"mechanism.gifting.mode={self.mode} must be one of {', '.join(MODES)}")
+            raise ValueError(f"mechanism.gifting.mode={self.mode}: must be one of {', '.join(MODES)}")
         if not RANDOM <= self.idle < num:
             raise ValueError(
-                f"mechanism.gifting.idle={self.idle} must lie in 0 .. {num - 1}, or be -1 (random)"
+                f"mechanism.gifting.idle={self.idle}: must lie in 0 .. {num - 1}, or be -1 (random)"
             )
         for name, amount in (("cost", self.cost), ("budget", self.budget)):
             if np.any(np.asarray(amount) < 0):
-                raise ValueError(f"mechanism.gifting.{name}={amount} must be at least 0")
+                raise ValueError(f"mechanism.gifting.{name}={amount}: must be at least 0")
         if self.num_agents < 2:
             raise ValueError(f"mechanism.gifting needs 2 seats or more, not {self.num_agents}")
 

@@ -67,9 +67,9 @@ class Punishment(Mechanism):
         self.env.check()
         num = num_discrete(self.env, "punishment")
         if self.mode not in MODES:
-            raise ValueError(f"mechanism.punishment.mode={self.mode} must be one of {', '.join(MODES)}")
+            raise ValueError(f"mechanism.punishment.mode={self.mode}: must be one of {', '.join(MODES)}")
         if self.mode == "action" and not 0 <= self.idle < num:
-            raise ValueError(f"mechanism.punishment.idle={self.idle} must lie in 0 .. {num - 1}")
+            raise ValueError(f"mechanism.punishment.idle={self.idle}: must lie in 0 .. {num - 1}")
         if self.num_agents < 2:
             raise ValueError(f"mechanism.punishment needs 2 seats or more, not {self.num_agents}")
 

@@ -39,7 +39,7 @@ class Reputation(Mechanism):
         known = event_names(self.env)
         for name in self.weights:
             if name not in known:
-                raise ValueError(f"mechanism.reputation.weights.{name} must be one of {', '.join(known)}")
+                raise ValueError(f"mechanism.reputation.weights.{name}: must be one of {', '.join(known)}")
 
     def reset(self, key: Array) -> tuple[State, TimeStep]:
         """Start the inner environment with all scores 0."""

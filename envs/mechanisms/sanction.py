@@ -34,9 +34,9 @@ class Sanction(Mechanism):
         self.env.check()
         known = event_names(self.env)
         if self.event not in known:
-            raise ValueError(f"mechanism.sanction.event={self.event} must be one of {', '.join(known)}")
+            raise ValueError(f"mechanism.sanction.event={self.event}: must be one of {', '.join(known)}")
         if not np.all((np.asarray(self.prob) >= 0) & (np.asarray(self.prob) <= 1)):
-            raise ValueError(f"mechanism.sanction.prob={self.prob} must lie in [0, 1]")
+            raise ValueError(f"mechanism.sanction.prob={self.prob}: must lie in [0, 1]")
 
     def reset(self, key: Array) -> tuple[Any, TimeStep]:
         """Start the inner environment; nobody is fined yet."""

@@ -143,5 +143,5 @@ def test_a_number_outside_1_to_144_is_refused():
             make(number)
         with pytest.raises(ValueError, match=f"env.number={number}"):
             family(number)
-    with pytest.raises(ConfigError, match="env.number=145"):
+    with pytest.raises(ConfigError, match=r"env.number=145"):
         build(compose(["env=ordinal_game", "env.number=145"]))

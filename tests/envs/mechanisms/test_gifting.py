@@ -143,10 +143,10 @@ def test_one_vmap_sweeps_costs_and_budgets():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"mode": "loan"}, "mode=loan must be one of zero_sum, fixed_budget, replenishable_budget"),
-        ({"idle": 2}, r"idle=2 must lie in 0 \.\. 1"),
-        ({"cost": -1.0}, r"cost=-1\.0 must be at least 0"),
-        ({"budget": -1.0}, r"budget=-1\.0 must be at least 0"),
+        ({"mode": "loan"}, "mode=loan: must be one of zero_sum, fixed_budget, replenishable_budget"),
+        ({"idle": 2}, r"idle=2: must lie in 0 \.\. 1"),
+        ({"cost": -1.0}, r"cost=-1\.0: must be at least 0"),
+        ({"budget": -1.0}, r"budget=-1\.0: must be at least 0"),
     ],
 )
 def test_bad_settings_are_refused_by_name(change, message):

@@ -1,5 +1,7 @@
 """Punishment in both modes: hand-played rounds and stages, horizons, symmetry, neutral setting."""
 
+import operator
+
 import jax
 import numpy as np
 import pytest
@@ -101,7 +103,7 @@ def test_neutral_stage_gives_the_rounds_of_the_bare_game_bit_for_bit():
     inner = bare.reset(KEY)[0]
     for time in (0, 2):
         inner, expected = jax.jit(bare.step)(jax.random.fold_in(KEY, time), inner, moves[time])
-        assert_equal(jax.tree.map(lambda x: x[time], state.inner), inner, exact=True)
+        assert_equal(jax.tree.map(operator.itemgetter(time), state.inner), inner, exact=True)
         assert ts.reward[time].tolist() == expected.reward.tolist()
         assert not ts.reward[time + 1].any()
         assert ts.obs["vector"][time, :, :1].tolist() == expected.obs["vector"].tolist()
@@ -142,9 +144,11 @@ def test_one_vmap_sweeps_costs():
 
 
 def test_bad_settings_are_refused_by_name():
-    with pytest.raises(ValueError, match=r"mechanism\.punishment\.mode=revenge must be one of stage, action"):
+    with pytest.raises(
+        ValueError, match=r"mechanism\.punishment\.mode=revenge: must be one of stage, action"
+    ):
         punishment(dilemma(), "revenge").check()
-    with pytest.raises(ValueError, match=r"mechanism\.punishment\.idle=2 must lie in 0 \.\. 1"):
+    with pytest.raises(ValueError, match=r"mechanism\.punishment\.idle=2: must lie in 0 \.\. 1"):
         punishment(dilemma(), "action", idle=2).check()
     with pytest.raises(ValueError, match="punishment needs 2 seats or more, not 1"):
         punishment(commons(num_seats=1)).check()

@@ -35,9 +35,7 @@ def test_scores_start_anew_with_the_episode():
 
 
 def test_a_stage_of_punishment_changes_no_score_of_the_game_inside():
-    env = Punishment(
-        env=Reputation(env=dilemma(), weights=WEIGHTS), cost=1.0, fine=3.0, mode="stage", idle=0
-    )
+    env = Punishment(env=Reputation(env=dilemma(), weights=WEIGHTS), cost=1.0, fine=3.0, mode="stage", idle=0)
     _, state, ts = follow(env, KEY, [[COOPERATE, DEFECT], [3, 3]])
     assert state.inner.score.tolist() == [[1, -2], [1, -2]]
     assert ts.obs["vector"][1, 0].tolist() == [1, 0, 0, 1, 1, -2, 0, 1]
