@@ -210,17 +210,16 @@ class CoinGame(Environment):
     def _observe(self, seat_cell: Array, coin_cell: Array) -> Array:
         """[2, size, size, L] uint8 planes."""
         if self.obs_mode == "absolute":
-            shown = [jnp.broadcast_to(x, (2,)) for x in (*seat_cell, *coin_cell)]
+            at = jnp.broadcast_to(jnp.concatenate([seat_cell, coin_cell]), (2, 4))
         else:
-            shown = [seat_cell, seat_cell[::-1], coin_cell, coin_cell[::-1]]
+            at = jnp.stack([seat_cell, seat_cell[::-1], coin_cell, coin_cell[::-1]], axis=1)
+        shown = np.arange(self.size**2)[None]  # [1 or 2, N] cell at each place of the view
         if self.obs_mode == "egocentric":
-            view = jnp.asarray(_view(self.size, self.wrap))
-            shown = [view[seat_cell, x] for x in shown]
-        planes = _planes(shown, self.size)
-        if not self._is_crop:
-            return planes
-        outside = jnp.asarray(_outside(self.size))[seat_cell]
-        return jnp.concatenate([planes, outside[..., None]], axis=-1)
+            shown = jnp.asarray(_view(self.size, self.wrap))[seat_cell]
+        planes = shown[:, :, None] == at[:, None, :]  # [2, N, 4]
+        if self._is_crop:
+            planes = jnp.concatenate([planes, shown[:, :, None] < 0], axis=-1)
+        return planes.astype(jnp.uint8).reshape(2, self.size, self.size, -1)
 
 
 def _digit(draw: Array, base: Array | int) -> tuple[Array, Array]:
@@ -242,18 +241,6 @@ def _digit(draw: Array, base: Array | int) -> tuple[Array, Array]:
     return digit.astype(jnp.int32), draw * base
 
 
-def _planes(cells: list[Array], size: int) -> Array:
-    """[2, size, size, 4] uint8, plane l is 1 at cells[l] [2]; size * size stands for nowhere.
-
-    Written as comparisons with the places of a flat array, so that a CPU handles many at once.
-    """
-    num_places = 4 * size**2
-    kind = np.uint8 if num_places + 3 < 256 else np.uint16
-    place = np.arange(num_places, dtype=kind)
-    hits = [place == (c.astype(kind) * kind(4) + kind(layer))[:, None] for layer, c in enumerate(cells)]
-    return functools.reduce(jnp.bitwise_or, hits).astype(jnp.uint8).reshape(2, size, size, 4)
-
-
 @functools.lru_cache
 def _next_cell(size: int, wrap: bool, moves: tuple[tuple[int, int], ...]) -> np.ndarray:
     """[actions * N] int32 cell that an action leads to: entry action * N + cell."""
@@ -265,23 +252,10 @@ def _next_cell(size: int, wrap: bool, moves: tuple[tuple[int, int], ...]) -> np.
 
 @functools.lru_cache
 def _view(size: int, wrap: bool) -> np.ndarray:
-    """[N, N + 1] int32 place in the view of a seat at the first cell of what is at the second.
-
-    N stands for out of view; what is nowhere (N) is out of view.
-    """
+    """[N, N] int32 cell at each place of the view of a seat at the first cell, -1 outside the board."""
     row, column = np.divmod(np.arange(size**2), size)
-    down, right = (x[None] - x[:, None] + size // 2 for x in (row, column))
+    seen_row, seen_column = (x[:, None] + x[None] - size // 2 for x in (row, column))
     if wrap:
-        down, right = down % size, right % size
-    visible = (down >= 0) & (down < size) & (right >= 0) & (right < size)
-    view = np.where(visible, down * size + right, size**2)
-    return np.pad(view, ((0, 0), (0, 1)), constant_values=size**2).astype(np.int32)
-
-
-@functools.lru_cache
-def _outside(size: int) -> np.ndarray:
-    """[N, size, size] uint8, 1 where the view of a seat at that cell lies outside the board."""
-    row, column = np.divmod(np.arange(size**2), size)
-    shown = np.arange(size) - size // 2
-    is_out = lambda x: (x[:, None] + shown < 0) | (x[:, None] + shown >= size)
-    return (is_out(row)[:, :, None] | is_out(column)[:, None, :]).astype(np.uint8)
+        seen_row, seen_column = seen_row % size, seen_column % size
+    inside = (seen_row >= 0) & (seen_row < size) & (seen_column >= 0) & (seen_column < size)
+    return np.where(inside, seen_row * size + seen_column, -1).astype(np.int32)

@@ -1,0 +1,60 @@
+"""Experiments: claims are held against the worst point they cover, results land in files."""
+
+import csv
+import json
+
+import pytest
+
+from marl.experiment import check_claims, run_experiment
+from marl.validation import ConfigError
+
+SWEPT = {
+    "sweep": [{"k": 0.0}, {"k": 1.0}, {"k": 2.0}],
+    "metrics": {"m": {"iqm": [0.1, 0.5, 0.9], "per_seed": [[0.1], [0.5], [0.9]]}},
+}
+SINGLE = {"sweep": [], "metrics": {"m": {"iqm": 0.3, "per_seed": [0.3]}}}
+
+
+def claim(**more):
+    return {"says": "it holds", "run": "a", "metric": "m", "statistic": "iqm"} | more
+
+
+@pytest.mark.parametrize(
+    ("more", "met", "value", "where"),
+    [
+        ({"at_most": 0.5, "over": {"max": 1.0}}, True, 0.5, "k=1"),
+        ({"at_most": 0.49, "over": {"max": 1.0}}, False, 0.5, "k=1"),
+        ({"at_least": 0.9, "over": {"min": 2.0}}, True, 0.9, "k=2"),
+        ({"at_least": 0.2}, False, 0.1, "k=0"),
+        ({"at_most": 1.0, "over": {"min": 5.0}}, False, None, "no point"),
+    ],
+)
+def test_a_claim_is_judged_by_its_worst_point(more, met, value, where):
+    found = check_claims([claim(**more)], {"a": SWEPT})[0]
+    assert (found.met, found.value, found.worst_at) == (met, value, where)
+
+
+def test_a_claim_about_a_single_run():
+    found = check_claims([claim(at_least=0.25)], {"a": SINGLE})[0]
+    assert (found.met, found.value) == (True, 0.3)
+
+
+def test_unknown_scale_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="scale=huge: must be one of smoke, paper"):
+        run_experiment("quickstart/punishment", [], "huge", tmp_path)
+
+
+def test_an_experiment_leaves_picture_table_and_claims(tmp_path):
+    tiny = ["num_seeds=2", "num_envs=2", "total_steps=640", "network.hidden=[4]"]
+    outcome = run_experiment("quickstart/punishment", tiny, "smoke", tmp_path)
+    assert outcome.exit_code == 0
+    assert len(outcome.claims) == 3
+    png = (tmp_path / "quickstart-punishment.png").read_bytes()
+    assert png[:4] == b"\x89PNG"
+    with (tmp_path / "quickstart-punishment.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    fines = {row["value"] for row in rows if row["run"] == "institution"}
+    assert len(fines) == 9
+    assert {row["seed_index"] for row in rows} == {"0", "1"}
+    facts = json.loads((tmp_path / "claims.json").read_text())
+    assert [c["met"] for c in facts["claims"]] == [c.met for c in outcome.claims]
