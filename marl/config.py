@@ -177,13 +177,18 @@ def check_targets(cfg: Any, plugins: Iterable[str] | None = None) -> None:
 
 def _compose(overrides: list[str], errors: list[str]) -> DictConfig:
     import hydra
+    from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
 
+    world = GlobalHydra.instance()
+    outer, world.hydra = world.hydra, None  # a multirun's own, put back afterwards
     try:
         with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
             return hydra.compose("train", overrides)
     except HydraException as error:
         raise ConfigError([*errors, str(error).split("\n")[0]]) from error
+    finally:
+        world.hydra = outer
 
 
 def _parse(overrides: Sequence[str], errors: list[str]) -> tuple[list[str], list[tuple[str, Any, str]]]:

@@ -9,8 +9,19 @@ import pytest
 from marl.config import CONFIGS, ConfigError, build, check_targets, compose, describe, groups, load
 from marl.program import Program
 
-SMALL = ["num_envs=4", "num_seeds=1", "total_steps=16", "log_every=1", "algo.num_steps=4", "network.hidden=[8]"]
-SCRIPTED = [name for name in groups()["algo"] if "_target_: algos.ppo" not in (CONFIGS / f"algo/{name}.yaml").read_text()]
+SMALL = [
+    "num_envs=4",
+    "num_seeds=1",
+    "total_steps=16",
+    "log_every=1",
+    "algo.num_steps=4",
+    "network.hidden=[8]",
+]
+SCRIPTED = [
+    name
+    for name in groups()["algo"]
+    if "_target_: algos.ppo" not in (CONFIGS / f"algo/{name}.yaml").read_text()
+]
 
 
 def learn_once(*overrides):
@@ -67,7 +78,14 @@ def errors_of(*overrides):
 
 
 def test_all_errors_are_named_in_one_message():
-    wrong = ["env=prisoner_dilemma", "algo.learning_rate=-1", "algo.gama=0.9", "num_envs=0", "seed=abc", "algo.gamma=nan"]
+    wrong = [
+        "env=prisoner_dilemma",
+        "algo.learning_rate=-1",
+        "algo.gama=0.9",
+        "num_envs=0",
+        "seed=abc",
+        "algo.gamma=nan",
+    ]
     found = errors_of(*wrong)
     assert len(found) == 6
     text = "\n".join(found)

@@ -42,7 +42,7 @@ class Gifting(Mechanism):
     nothing if cost equals value (cost 0 is the free variant). Mode fixed_budget: the cost is
     taken from a budget, and the reward is untouched. Mode replenishable_budget: the budget
     also grows by each positive reward of the inner game. In the budget modes a gift is legal
-    while the budget covers it (a gift that is not has no effect), obs["vector"] gains the own
+    while the budget covers it (a gift that is not legal has no effect), obs["vector"] gains the own
     budget, and budgets start anew with each episode. Events: `gave` (1 for a gift that took
     effect) and `received` (gifts, as shares: one gift is 1 / (A-1) to each other seat; times
     `value` it is reward). Neutral: cost and value 0; nobody gains or loses by a gift.
@@ -87,12 +87,12 @@ class Gifting(Mechanism):
         played = jnp.where(gives, self._idle_action(key, state.mask), action)
         inner, ts = self.env.step(key, state.inner, played)
         budget, reward = state.budget, ts.reward
-        if self.mode == "replenishable_budget":
-            budget = budget + jnp.maximum(reward, 0.0)
         if self.mode == "zero_sum":
             reward = reward - self.cost * gives
         else:
             gives &= budget >= self.cost
+            if self.mode == "replenishable_budget":
+                budget = budget + jnp.maximum(reward, 0.0)
             budget = budget - self.cost * gives
         ts = ts.replace(reward=reward + self.value * self._shares(gives))
         return self._show(State(inner, ts.action_mask, budget), ts, gives)

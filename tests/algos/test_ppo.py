@@ -153,20 +153,26 @@ def test_seats_of_one_learner_play_alike(name, seats, expected):
 
 def test_shared_seats_learn_from_each_other():
     """With one game only two of the four seats may see a cue in an update; all learn both answers."""
-    env = probe("roles", num_seats=4).replace(by_action=jnp.zeros(4), by_match=jnp.float32(1), cue_steps=jnp.int32(1))
+    env = probe("roles", num_seats=4).replace(
+        by_action=jnp.zeros(4), by_match=jnp.float32(1), cue_steps=jnp.int32(1)
+    )
     batch = play(ppo((0, 0, 0, 0)), env)
     assert (np.asarray(batch.reward).mean((0, 1)) > 0.98).all()
 
 
 def one_shot(payoff):
     """A game of one round that ends by its own rules, so that nothing is bootstrapped."""
-    return MatrixGame(payoff=np.array(payoff, np.float32), continuation_prob=0.0, horizon=0, ends_by_chance=True)
+    return MatrixGame(
+        payoff=np.array(payoff, np.float32), continuation_prob=0.0, horizon=0, ends_by_chance=True
+    )
 
 
 def play_each_other(payoff):
     """Independent learners: P(action 0) and mean entropy of each update, and the Batch of later play."""
     algo = ppo((0, 1), learning_rate=1e-3, ent_coef=0.3)
-    _, (tally, metrics), batch = learn(algo, one_shot(payoff), seed=0, num_envs=32, num_updates=400, num_steps=15)
+    _, (tally, metrics), batch = learn(
+        algo, one_shot(payoff), seed=0, num_envs=32, num_updates=400, num_steps=15
+    )
     heads = np.asarray(tally.events["cooperated"]) / np.asarray(tally.steps)[:, None]
     return heads, np.asarray(metrics["entropy"]), batch
 

@@ -80,7 +80,10 @@ def test_masked_log_prob_and_entropy_are_those_of_the_allowed_actions():
 def test_masked_gradients_are_finite_and_spare_illegal_logits(mask):
     mask = np.array(mask)
     legal = int(np.flatnonzero(mask)[0])
-    for name, score in {"entropy": lambda pi: pi.entropy(), "log_prob": lambda pi: pi.log_prob(legal)}.items():
+    for name, score in {
+        "entropy": lambda pi: pi.entropy(),
+        "log_prob": lambda pi: pi.log_prob(legal),
+    }.items():
         grad = jax.grad(lambda x: score(masked(x, mask)))(jnp.asarray(LOGITS))  # noqa: B023
         assert np.isfinite(grad).all(), name
         assert (grad[~mask] == 0).all(), name

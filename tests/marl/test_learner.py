@@ -77,7 +77,9 @@ def over_time(x):
 def played(request):
     """The game, the runner after, the Tally of each update, and each Batch field over all time."""
     env = game(request.param)
-    runner, (tally, metrics) = jit_train(Recorder(), env, first_runner(env), jax.random.key(1), jnp.arange(UPDATES))
+    runner, (tally, metrics) = jit_train(
+        Recorder(), env, first_runner(env), jax.random.key(1), jnp.arange(UPDATES)
+    )
     batch = metrics["batch"]
     fields = ("obs", "action", "reward", "terminated", "done", "extras", "bootstrap")
     trace = {name: jax.tree.map(over_time, getattr(batch, name)) for name in fields}

@@ -27,7 +27,9 @@ def start():
     return jnp.zeros((T, B), bool).at[3, 0].set(True).at[0, 1].set(True).at[5, 1].set(True)
 
 
-@pytest.fixture(scope="module", params=[(k, c, s) for k in ("mlp", "cnn") for c in (0, 7) for s in (False, True)])
+@pytest.fixture(
+    scope="module", params=[(k, c, s) for k in ("mlp", "cnn") for c in (0, 7) for s in (False, True)]
+)
 def made(request, start):
     """A network, its parameters, a random carry, and its outputs for `observe()`."""
     kind, core, separate = request.param
@@ -98,7 +100,9 @@ def test_a_separate_critic_shares_nothing_with_the_policy(made, start):
         return apply(params, carry, observe(), start)[1].sum()
 
     grads = jax.grad(policy)(params)["params"]
-    moved = {name for name, tree in grads.items() if any((np.asarray(x) != 0).any() for x in jax.tree.leaves(tree))}
+    moved = {
+        name for name, tree in grads.items() if any((np.asarray(x) != 0).any() for x in jax.tree.leaves(tree))
+    }
     assert "actor" in moved
     assert moved.isdisjoint({"critic", "critic_torso"})
     assert ("critic_torso" in grads) == (net.critic_torso is not None)

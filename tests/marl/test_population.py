@@ -166,7 +166,9 @@ def test_a_mixture_plays_as_long_as_its_slowest_member(mixture):
 
 
 def test_a_learning_member_leaves_the_frozen_one_alone():
-    env = MatrixGame(payoff=np.ones((2, 2, 2), np.float32), continuation_prob=1.0, horizon=4, ends_by_chance=False)
+    env = MatrixGame(
+        payoff=np.ones((2, 2, 2), np.float32), continuation_prob=1.0, horizon=4, ends_by_chance=False
+    )
     payoff = np.array([[[1, 0], [0, 1]], [[0, 1], [1, 0]]], np.float32)
     env = env.replace(payoff=payoff)
     member = ppo((0,))
@@ -181,7 +183,9 @@ def test_a_learning_member_leaves_the_frozen_one_alone():
 
 
 def test_frozen_acts_like_its_algorithm():
-    env = MatrixGame(payoff=np.ones((2, 2, 2), np.float32), continuation_prob=1.0, horizon=4, ends_by_chance=False)
+    env = MatrixGame(
+        payoff=np.ones((2, 2, 2), np.float32), continuation_prob=1.0, horizon=4, ends_by_chance=False
+    )
     _, ts = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), 64))
     algo = ppo((0, 1))
     learner = algo.init(jax.random.key(1), env, ts)

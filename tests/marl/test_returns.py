@@ -16,7 +16,13 @@ def play():
     kind = rng.choice(3, size=(T, E), p=[0.7, 0.15, 0.15])  # goes on, terminated, truncated
     kind[-1, :3] = [0, 1, 2]
     reward, value, next_value = rng.normal(size=(3, T, E, A)).astype(np.float32)
-    return {"reward": reward, "value": value, "next_value": next_value, "terminated": kind == 1, "done": kind > 0}
+    return {
+        "reward": reward,
+        "value": value,
+        "next_value": next_value,
+        "terminated": kind == 1,
+        "done": kind > 0,
+    }
 
 
 def by_stream(function, play, *names):
@@ -175,7 +181,9 @@ def test_n_step_by_hand():
     no = jnp.zeros(4, bool)
     reward, next_value = jnp.array([1.0, 2.0, 4.0, 8.0]), jnp.array([10.0, 20.0, 30.0, 40.0])
     cut = no.at[2].set(True)
-    two = lambda terminated, done: n_step(reward, next_value, terminated, done, gamma=0.5, num_steps=2).tolist()
+    two = lambda terminated, done: n_step(
+        reward, next_value, terminated, done, gamma=0.5, num_steps=2
+    ).tolist()
     assert two(no, no) == [1 + 1 + 5, 2 + 2 + 7.5, 4 + 4 + 10, 8 + 20]
     assert two(no, cut) == [7.0, 11.5, 4 + 15, 28.0]
     assert two(cut, cut) == [7.0, 4.0, 4.0, 28.0]

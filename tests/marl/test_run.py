@@ -51,7 +51,9 @@ def whole(tmp_path_factory):
 
 
 def test_run_folder_follows_the_contract(whole):
-    assert {"config.yaml", "metrics.jsonl", "summary.json", "checkpoints"} <= {p.name for p in whole.iterdir()}
+    assert {"config.yaml", "metrics.jsonl", "summary.json", "checkpoints"} <= {
+        p.name for p in whole.iterdir()
+    }
     first = rows(whole)[0]
     assert (first["update"], first["env_steps"], first["agent_steps"]) == (4, 128, 256)
     assert all(len(values) == 2 for values in first["metrics"].values())

@@ -64,6 +64,14 @@ def test_a_replenishable_budget_grows_by_positive_rewards_before_the_gift_is_pai
     assert ts.action_mask[:, :, GIFT].all()
 
 
+def test_an_illegal_gift_has_no_effect_though_the_step_earns_its_cost():
+    env = gifting(dilemma(), "replenishable_budget")
+    _, state, ts = follow(env, KEY, [[GIFT, COOPERATE]])
+    assert ts.reward.tolist() == [[5, 0]]
+    assert state.budget.tolist() == [[5, 0]]
+    assert not ts.events["gave"].any()
+
+
 def test_losses_do_not_reduce_a_budget():
     game = dilemma().replace(payoff=dilemma().payoff - 4)
     _, state, _ = follow(gifting(game, "replenishable_budget", budget=1.0), KEY, [[COOPERATE, DEFECT]])

@@ -75,5 +75,5 @@ def test_one_vmap_sweeps_weights():
 
 
 def test_unknown_event_is_refused_with_the_list_of_events():
-    with pytest.raises(ValueError, match=r"mechanism\.reputation\.weights\.stole .* cooperated, defected"):
+    with pytest.raises(ValueError, match=r"mechanism\.reputation\.weights\.stole: .* cooperated, defected"):
         Reputation(env=dilemma(), weights={"stole": -1.0}).check()

@@ -66,7 +66,7 @@ def test_one_vmap_sweeps_fines():
 
 
 def test_unknown_event_is_refused_with_the_list_of_events():
-    with pytest.raises(ValueError, match=r"mechanism\.sanction\.event=stole .* left, took"):
+    with pytest.raises(ValueError, match=r"mechanism\.sanction\.event=stole: .* left, took"):
         sanction(commons(), event="stole").check()
 
 

@@ -1,0 +1,148 @@
+"""The commands: help, exit codes, one clear message for bad input, what they print."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from marl.config import groups
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = [
+    "num_envs=4",
+    "num_seeds=2",
+    "total_steps=64",
+    "log_every=1",
+    "algo.num_steps=8",
+    "network.hidden=[8]",
+]
+
+
+def command(name, *arguments, cwd=ROOT):
+    """Run scripts/NAME.py as a user would."""
+    call = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(call, cwd=cwd, env=environment, capture_output=True, text=True, timeout=200)
+
+
+def load_script(name):
+    spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "figure", "benchmark"])
+def test_help_lists_everything_there_is(name):
+    result = command(name, "--help")
+    assert result.returncode == 0
+    words = set(result.stdout.split())
+    for group in ("env", "mechanism", "algo", "network", "experiment"):
+        assert set(groups()[group]) <= words
+
+
+def test_help_and_bad_input_import_nothing_heavy():
+    code = (
+        "import sys, runpy\n"
+        "sys.argv = ['train.py', *sys.argv[1:]]\n"
+        "try: runpy.run_path('scripts/train.py', run_name='__main__')\n"
+        "except SystemExit as e: print('exit', e.code)\n"
+        "print('heavy', [m for m in ('jax', 'torch', 'wandb', 'matplotlib', 'orbax') if m in sys.modules])\n"
+    )
+    for argument, exit_code in (("--help", 0), ("env=chickn", 2)):
+        call = [sys.executable, "-c", code, argument]
+        out = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, timeout=60).stdout
+        assert f"exit {exit_code}" in out
+        assert "heavy []" in out
+
+
+def test_train_names_all_errors_and_exits_2():
+    result = command("train", "env=chickn", "algo.learning_rate=nan", "num_envs=0", "frobnicate=1")
+    assert result.returncode == 2
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 4
+    assert all(line.startswith("error: ") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("evaluate", ["run=/nowhere"], "/nowhere is not a run folder"),
+        ("evaluate", ["run=x", "episodes=none"], "episodes=none: must be a whole number"),
+        ("evaluate", ["frun=x"], "frun=x: no such option"),
+        ("figure", ["nobody/nothing"], "no figure nobody/nothing; choose one of:"),
+        ("figure", ["quickstart/punishment", "scale=huge"], "scale=huge: must be one of smoke, paper"),
+        ("benchmark", ["num_envs=many"], "num_envs=many: must be a whole number"),
+        ("benchmark", ["env=chickn"], "no such env, did you mean chicken"),
+    ],
+)
+def test_other_commands_exit_2_with_one_line(name, arguments, message):
+    result = command(name, *arguments)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_without_a_gpu_asking_for_one_exits_3(monkeypatch):
+    result = command("train", "env=chicken", "device=gpu")
+    assert result.returncode == 3
+    assert "device=gpu: jax finds no GPU here" in result.stderr
+
+
+def test_train_then_evaluate(tmp_path):
+    run_dir = tmp_path / "run"
+    result = command("train", "env=prisoners_dilemma", f"run_dir={run_dir}", *TINY)
+    assert result.returncode == 0, result.stderr
+    assert "cooperation_rate" in result.stdout
+    found = command("evaluate", f"run={run_dir}", "episodes=10", "opponent=always_defect,tit_for_tat")
+    assert found.returncode == 0, found.stderr
+    outcome = json.loads(found.stdout)
+    against = outcome["always_defect"]["greedy"]
+    assert against["episode_length"]["mean"] == 100
+    assert len(against["reward"]["per_seed"]) == 2
+    # whoever meets a defector gets -3 or -2 a round
+    assert -3 <= against["reward/seat_0"]["mean"] <= -2
+
+
+def test_multirun_trains_every_value_in_a_folder_of_its_own(tmp_path):
+    result = command("train", "-m", "env=chicken", "algo.gamma=0.5,0.9", *TINY, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    folders = sorted(p.parent for p in tmp_path.glob("runs/multirun-*/*/summary.json"))
+    assert [f.name for f in folders] == ["0", "1"]
+    assert ["gamma: 0.5" in (f / "config.yaml").read_text() for f in folders] == [True, False]
+
+
+def test_benchmark_prints_one_json_object_a_setting():
+    result = command("benchmark", "env=chicken", "repeats=1", "steps=8", "num_envs=4,8")
+    assert result.returncode == 0, result.stderr
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(line["num_envs"], line["algo"]) for line in lines] == [(4, None), (8, None)]
+    for line in lines:
+        assert line["agent_steps_per_s"] == pytest.approx(2 * line["env_steps_per_s"], abs=2)
+
+
+def test_benchmark_of_an_algorithm_times_training_too():
+    sizes = ["algo.num_steps=8", "network.hidden=[8]", "repeats=1", "steps=8", "num_envs=4"]
+    line = json.loads(command("benchmark", "env=chicken", "algo=ppo", *sizes).stdout)
+    assert line["algo"] == "PPO"
+    assert line["train_agent_steps_per_s"] == pytest.approx(2 * line["train_env_steps_per_s"], abs=2)
+    assert 0 < line["rollout_share"] < 1.5
+
+
+def test_figure_exits_1_if_a_claim_is_not_met(monkeypatch, capsys, tmp_path):
+    from marl import experiment
+
+    claims = [
+        experiment.Claim(says, "iqm at most 0.1", value, "k=1", met)
+        for says, value, met in (("a", 0.05, True), ("b", 0.2, False))
+    ]
+    outcome = experiment.Outcome(tmp_path, 0, claims)
+    monkeypatch.setattr(experiment, "run_experiment", lambda *_: outcome)
+    assert load_script("figure").figure(["quickstart/punishment"]) == 1
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    assert last.startswith("1 of 2 claims met: [met] a: 0.050 at k=1")
+    assert "[NOT MET] b: 0.200" in last
