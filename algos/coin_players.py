@@ -6,9 +6,9 @@ shortest way to its own coin and moves as far as it can from the other's; the gr
 shortest way to any coin. Distances are Manhattan distances, around the edges on a torus. Equally
 good moves are drawn from uniformly.
 
-Extensions to boards with two coins: the cooperative player goes for its own coin and avoids to step
-on a cell where only the other's lies; the greedy player goes for the nearest coin. Where no coin
-is in view, both move at random. Axes: E games, A seats, N actions, M moves of the game.
+Extensions: on boards with two coins the cooperative player goes for its own and never steps on a cell
+where only the other's lies (both coins on one cell it takes, or none could); the greedy player
+goes for the nearest. Where no coin is in view, both move at random. Axes: E games, A seats, N actions, M moves of the game.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class CoinPlayer(Algorithm):
     strategy: str = struct.field(pytree_node=False)  # one of STRATEGIES
 
     def check(self, env: Environment) -> None:
-        """Raise ValueError for an unknown strategy or a game that is not a Coin Game with own planes first."""
+        """Raise ValueError for an unknown strategy, or a game without the planes of a Coin Game."""
         if self.strategy not in STRATEGIES:
             raise ValueError(f"algo.strategy={self.strategy}: must be one of {', '.join(STRATEGIES)}")
         game = _game(env)

@@ -19,6 +19,7 @@ from marl.validation import ConfigError, check_batch, check_ranges, coerce, flat
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 OURS = ("envs", "algos", "marl")
+Assigned = tuple[str, Any, str, bool]  # key, value, override that sets it, whether it was written +key=
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +71,7 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     chosen, assigned = _parse(overrides, errors)
     base = _compose(chosen, errors)
     values = flatten(OmegaConf.to_container(base, resolve=True))
-    found = [(text, _check_key(key, value, values)) for key, value, text in assigned]
+    found = [(text, _check_key(key, value, values, added)) for key, value, text, added in assigned]
     errors += [message for _, messages in found for message in messages]
     cfg = _compose([*chosen, *(text for text, messages in found if not messages)], errors)
     raw = OmegaConf.to_container(cfg, resolve=False)
@@ -191,14 +192,14 @@ def _compose(overrides: list[str], errors: list[str]) -> DictConfig:
         world.hydra = outer
 
 
-def _parse(overrides: Sequence[str], errors: list[str]) -> tuple[list[str], list[tuple[str, Any, str]]]:
-    """Split overrides into group choices that exist and assigned (key, value, text); note the rest."""
+def _parse(overrides: Sequence[str], errors: list[str]) -> tuple[list[str], list[Assigned]]:
+    """Split overrides into group choices that exist and assigned keys; note the rest as errors."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     known, parser = groups(), OverridesParser.create()
     chosen: list[str] = []
-    assigned: list[tuple[str, Any, str]] = []
+    assigned: list[Assigned] = []
     for text in overrides:
         try:
             override = parser.parse_override(text)
@@ -216,7 +217,8 @@ def _parse(overrides: Sequence[str], errors: list[str]) -> tuple[list[str], list
             errors += wrong
             chosen += [] if wrong else single[-1:]
         else:
-            assigned += [(key, value, f"++{one}") for value, one in zip(values, single, strict=True)]
+            added = text.startswith("+")
+            assigned += [(key, v, f"++{one}", added) for v, one in zip(values, single, strict=True)]
     return chosen, assigned
 
 
@@ -229,19 +231,23 @@ def _check_choice(group: str, value: Any, known: list[str]) -> list[str]:
     ]
 
 
-def _check_key(key: str, value: Any, values: dict[str, Any]) -> list[str]:
-    """Messages for one assigned key: unknown, or of the wrong type."""
+def _check_key(key: str, value: Any, values: dict[str, Any], added: bool) -> list[str]:
+    """Messages for one assigned key: unknown, or of the wrong type.
+
+    A key written +key=value may be a new entry of a group that exists (an event's weight,
+    say); whether the object takes it shows when it is built.
+    """
     if key.startswith("sweep."):
         return [] if isinstance(value, list) and value else [f"{key}={value}: must be a list of values"]
     if key in values:
         error = coerce(key, value, values[key])[1]
         return [error] if error else []
-    if any(k.startswith(f"{key}.") for k in values) and isinstance(value, dict):
-        return [m for k, v in flatten(value, key).items() for m in _check_key(k, v, values)]
-    if any(isinstance(values.get(key.rsplit(".", n)[0]), dict) for n in range(1, key.count(".") + 1)):
-        return []  # a new entry of a group that is empty in the files
     group = key.rpartition(".")[0]
     siblings = [k for k in values if k.rpartition(".")[0] == group]
+    if isinstance(value, dict) and any(k.startswith(f"{key}.") for k in values):
+        return [m for k, v in flatten(value, key).items() for m in _check_key(k, v, values, added)]
+    if added and group and (siblings or isinstance(values.get(group), dict)):
+        return []
     return [f"{key}: no such key{nearest(key, siblings)} There are: {', '.join(siblings)}"]
 
 

@@ -37,42 +37,35 @@ def against_strength(
     figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 4.0), squeeze=False)
     for axis, panel in zip(axes[0], panels, strict=True):
         for colour, (run, summary) in zip(COLOURS, summaries.items(), strict=False):
-            x = [next(iter(point.values())) for point in summary["sweep"]]
-            found = summary["metrics"][panel["metric"]]
-            axis.fill_between(x, found["low"], found["high"], color=colour, alpha=0.2, linewidth=0)
-            axis.plot(x, found["iqm"], color=colour, marker="o", markersize=4, label=labels[run])
-            for value, seeds in zip(x, found["per_seed"], strict=True):
-                axis.plot([value] * len(seeds), seeds, ".", color=colour, alpha=0.25, markersize=4)
+            _swept_line(axis, summary, panel["metric"], colour, labels[run])
         if threshold:
-            axis.axvline(threshold["value"], color="0.4", linestyle="--", linewidth=1)
-            axis.annotate(
-                threshold["label"],
-                (threshold["value"], 0.8),
-                xycoords=("data", "axes fraction"),
-                xytext=(-5, 0),
-                textcoords="offset points",
-                ha="right",
-                color="0.3",
-                fontsize=8,
-            )
+            _mark(axis, threshold)
         axis.set_xlabel(x_label)
         axis.set_ylabel(panel["label"])
         if "limits" in panel:
             axis.set_ylim(*panel["limits"])
         axis.spines[["top", "right"]].set_visible(False)
-    handles, names = axes[0][0].get_legend_handles_labels()
-    figure.legend(
-        handles,
-        names,
-        frameon=False,
-        fontsize=9,
-        ncols=len(names),
-        loc="upper center",
-        bbox_to_anchor=(0.5, 0.945),
-    )
+    lines = axes[0][0].get_legend_handles_labels()
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.945), "ncols": len(labels)}
+    figure.legend(*lines, frameon=False, fontsize=9, **place)
     seeds = min(min(s["metrics"][panels[0]["metric"]]["n"]) for s in summaries.values())
     figure.suptitle(title, fontsize=11, y=0.98)
     figure.text(0.99, 0.01, f"IQM and 95 % interval of {seeds} seeds", ha="right", fontsize=7, color="0.4")
     figure.tight_layout(rect=(0, 0.02, 1, 0.94))
     figure.savefig(path, dpi=130)
     plt.close(figure)
+
+
+def _swept_line(axis: Any, summary: dict[str, Any], metric: str, colour: str, label: str) -> None:
+    x = [next(iter(point.values())) for point in summary["sweep"]]
+    found = summary["metrics"][metric]
+    axis.fill_between(x, found["low"], found["high"], color=colour, alpha=0.2, linewidth=0)
+    axis.plot(x, found["iqm"], color=colour, marker="o", markersize=4, label=label)
+    for value, seeds in zip(x, found["per_seed"], strict=True):
+        axis.plot([value] * len(seeds), seeds, ".", color=colour, alpha=0.25, markersize=4)
+
+
+def _mark(axis: Any, threshold: dict[str, Any]) -> None:
+    axis.axvline(threshold["value"], color="0.4", linestyle="--", linewidth=1)
+    where = {"xycoords": ("data", "axes fraction"), "xytext": (-5, 0), "textcoords": "offset points"}
+    axis.annotate(threshold["label"], (threshold["value"], 0.8), **where, ha="right", color="0.3", fontsize=8)

@@ -14,12 +14,12 @@ USAGE = """
 usage: python scripts/benchmark.py [env=NAME,NAME] [algo=NAME] [num_envs=128,1024] [repeats=5] [KEY=VALUE ...]
 
   One JSON object for each environment and number of parallel games. Environment steps: random
-  legal actions, games restarted where they end, all observations, rewards and ends of `steps`
+  legal actions, games restarted where they end, all observations, rewards and ends of steps=100
   steps kept alive. With algo=, also full training updates, and how the time of one splits into
   environment, acting and learning. Compilation is timed apart; the rest are medians of
   `repeats` runs. num_seeds=N trains N seeds at once (default 1).
 """
-OPTIONS = {"env": "prisoners_dilemma", "num_envs": "128,1024", "repeats": "5", "steps": "128"}
+OPTIONS = {"env": "prisoners_dilemma", "num_envs": "128,1024", "repeats": "5", "steps": "100"}
 
 
 def benchmark(arguments: list[str]) -> int:

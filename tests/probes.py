@@ -74,7 +74,7 @@ class Probe(Lane):
     cut: Any  # [] bool, the episode is truncated at its length instead of terminated
     cue_steps: Any  # [] steps
     pays_from: Any  # [] first step that pays
-    base: Any  # [] or [A] reward units, and likewise:
+    base: Any  # [A] reward units, and likewise:
     by_cue: Any
     by_action: Any
     by_match: Any
@@ -104,6 +104,7 @@ class Probe(Lane):
         )
 
 
+PAYS = ("base", "by_cue", "by_action", "by_match")
 PROBES = {
     # reward 1: the value is 1
     "constant": {"num_actions": 1, "base": 1.0},
@@ -126,12 +127,14 @@ PROBES = {
 
 
 def probe(name, num_seats=1):
-    """A standard probe by its name in PROBES."""
-    none = {"length": 1, "cut": False, "cue_steps": 0, "pays_from": 0}
-    none |= dict.fromkeys(["base", "by_cue", "by_action", "by_match"], 0.0)
-    fields = none | PROBES[name]
-    static = {"num_actions": fields.pop("num_actions"), "num_seats": num_seats}
-    return Probe(**{k: jnp.asarray(v) for k, v in fields.items()}, **static)
+    """A standard probe by its name in PROBES; all of as many actions and seats share a program."""
+    fields = {"length": 1, "cut": False, "cue_steps": 0, "pays_from": 0} | PROBES[name]
+    numbers = {
+        k: np.asarray(v, np.bool_ if k == "cut" else np.int32) for k, v in fields.items() if k not in PAYS
+    }
+    pays = {k: np.broadcast_to(np.float32(fields.get(k, 0.0)), num_seats) for k in PAYS}
+    static = {"num_actions": int(numbers.pop("num_actions")), "num_seats": num_seats}
+    return Probe(**numbers, **pays, **static)
 
 
 class Locks(Lane):

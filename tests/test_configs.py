@@ -154,3 +154,16 @@ def test_swept_keys_multiply():
     program = Program(load("+sweep.algo.ent_coef=[0.0,0.1]", "+sweep.algo.gamma=[0.9,0.95,0.99]"))
     assert program.points[1] == {"algo.ent_coef": 0.0, "algo.gamma": 0.95}
     assert len(program.points) == 6
+
+
+def test_a_new_entry_of_a_group_is_written_with_a_plus():
+    weights = load("mechanism=[gifting,reputation]", "+mechanism.reputation.weights.gave=2.0").env.weights
+    assert weights == {"cooperated": 1.0, "defected": -1.0, "gave": 2.0}
+    assert (
+        "mechanism.reputation.weights.gave: no such key"
+        in errors_of("mechanism=[gifting,reputation]", "mechanism.reputation.weights.gave=2.0")[0]
+    )
+    assert (
+        "unknown_event"
+        in errors_of("mechanism=[reputation]", "+mechanism.reputation.weights.unknown_event=1")[0]
+    )

@@ -8,7 +8,7 @@ from algos.ppo import PPO, ppo_loss
 from envs.matrix_game import MatrixGame
 from marl.distributions import Categorical
 from marl.networks import MLP
-from tests.probes import Aim, Locks, Tempting, jit_start, jit_train, learn, probe
+from tests.probes import Aim, Locks, Tempting, learn, probe
 
 GAMMA = 0.9
 NETWORKS = pytest.mark.parametrize("core", [0, 8], ids=["feed-forward", "gru"])
@@ -34,7 +34,7 @@ def ppo(seats=(0,), core=0, **changes):
     return PPO(**(fields | changes))
 
 
-def play(algo, env, num_updates=40):
+def play(algo, env, num_updates=60):
     """The Batch [T=15, E=32, A] of play after training; 15 steps are whole episodes of every probe."""
     _, _, batch = learn(algo, env, seed=0, num_envs=32, num_updates=num_updates, num_steps=15)
     return batch
@@ -75,7 +75,7 @@ def test_a_later_reward_is_discounted(core):
 
 @NETWORKS
 def test_a_truncation_is_worth_the_state_reached(core):
-    """Read as a termination, the values would lie below 3.5; with the restarted state's, lower too."""
+    """Read as a termination the later value would be below 3, with the restarted state's about 7.6."""
     batch = play(ppo(core=core), probe("cut"))
     assert mean_value(batch, later=0) == pytest.approx(GAMMA / (1 - GAMMA), abs=0.1)
     assert mean_value(batch, later=1) == pytest.approx(1 / (1 - GAMMA), abs=0.1)
@@ -124,8 +124,8 @@ def test_a_continuous_action_moves_to_its_target(core):
 
 
 def test_illegal_actions_are_never_chosen():
-    runner, (tally, _), batch = learn(
-        ppo(), Tempting(num_seats=1), seed=0, num_envs=32, num_updates=40, num_steps=15
+    _, (tally, _), batch = learn(
+        ppo(), Tempting(num_seats=1), seed=0, num_envs=32, num_updates=60, num_steps=15
     )
     assert (np.asarray(tally.reward) <= np.asarray(tally.steps)[:, None]).all()  # an illegal one pays 10
     cue = np.asarray(batch.obs["vector"])[..., 0]
@@ -136,28 +136,29 @@ def test_illegal_actions_are_never_chosen():
 # Seats.
 
 
-@pytest.mark.parametrize(
-    ("name", "seats", "expected"),
-    [("roles", (0, 1, 0, 1), 1.0), ("roles", (0, 1, 2, 3), 1.0), ("roles", (0, 0, 0, 0), 0.0)],
-    ids=["typed", "independent", "shared"],
-)
-def test_seats_of_one_learner_play_alike(name, seats, expected):
-    """What suits a type is learnt by typed and independent learners, and by no shared one."""
-    batch = play(ppo(seats), probe(name, num_seats=4))
-    reward = np.asarray(batch.reward).mean((0, 1))
-    if expected:
-        assert (reward > 0.95).all()
-    else:
-        assert abs(reward.mean()) < 0.1
-
-
-def test_shared_seats_learn_from_each_other():
-    """With one game only two of the four seats may see a cue in an update; all learn both answers."""
-    env = probe("roles", num_seats=4).replace(
-        by_action=jnp.zeros(4), by_match=jnp.float32(1), cue_steps=jnp.int32(1)
-    )
-    batch = play(ppo((0, 0, 0, 0)), env)
+def test_each_type_learns_its_role():
+    batch = play(ppo((0, 1, 0, 1)), probe("roles", num_seats=4))
     assert (np.asarray(batch.reward).mean((0, 1)) > 0.98).all()
+
+
+def test_seats_that_share_a_learner_play_alike():
+    batch = play(ppo((0, 0, 0, 0)), probe("roles", num_seats=4))
+    action = np.asarray(batch.action).mean((0, 1))
+    assert np.ptp(action) < 0.1  # whatever it is that they play
+    assert abs(batch.reward.mean()) < 0.1  # it suits two of the four
+
+
+def test_seats_that_share_a_learner_all_learn_a_common_task():
+    batch = play(ppo((0, 0, 0, 0)), probe("match", num_seats=4))
+    assert (np.asarray(batch.reward).mean((0, 1)) > 0.98).all()
+
+
+def test_advantages_are_normalised_per_learner():
+    """A type whose rewards are a thousand times larger learns as the other does."""
+    env = probe("roles", num_seats=4)
+    scale = np.array([1, 1000, 1, 1000], np.float32)
+    batch = play(ppo((0, 1, 0, 1)), env.replace(by_action=env.by_action * scale))
+    assert ((np.asarray(batch.reward).mean((0, 1)) / scale) > 0.98).all()
 
 
 def one_shot(payoff):
@@ -254,29 +255,20 @@ class Scaled(struct.PyTreeNode):
         return self.factor * advantage
 
 
-def trained(credit):
-    env, key = probe("match", num_seats=2), jax.random.key(0)
-    algo = ppo((0, 1), credit=credit)
-    runner, what = jit_train(algo, env, jit_start(algo, env, key, 8), key, jnp.arange(3))
-    return runner.learner, what
+def after_learning(credit):
+    """The learner and the metrics after training two independent seats, and the Batch of later play."""
+    algo, env = ppo((0, 1), credit=credit), probe("match", num_seats=2)
+    runner, what, batch = learn(algo, env, seed=0, num_envs=32, num_updates=60, num_steps=15)
+    return (runner.learner, what), batch
 
 
 def test_a_credit_that_returns_the_advantage_changes_nothing():
-    jax.tree.map(np.testing.assert_array_equal, trained(Scaled(1.0)), trained(None))
+    with_credit, without = after_learning(Scaled(1.0)), after_learning(None)
+    jax.tree.map(np.testing.assert_array_equal, with_credit, without)
 
 
 def test_a_credit_reaches_the_policy_and_not_the_value_target():
     """Turned around, the policy learns to lose; its critic still tells the value: -1."""
-    algo = ppo((0, 1), credit=Scaled(-1.0))
-    batch = play(algo, probe("match", num_seats=2))
+    _, batch = after_learning(Scaled(-1.0))
     assert batch.reward.mean() < -0.98
     assert batch.extras["value"].mean() == pytest.approx(-1.0, abs=0.1)
-
-
-def test_advantages_are_normalised_per_learner():
-    """A seat with rewards a thousand times larger learns as the other does."""
-    env = probe("roles", num_seats=4)
-    scale = jnp.array([1.0, 1000.0, 1.0, 1000.0])
-    batch = play(ppo((0, 1, 0, 1)), env.replace(by_action=env.by_action * scale))
-    reward = np.asarray(batch.reward).mean((0, 1)) / scale
-    assert (reward > 0.95).all()
