@@ -8,7 +8,7 @@ from algos.ppo import PPO, ppo_loss
 from envs.matrix_game import MatrixGame
 from marl.distributions import Categorical
 from marl.networks import MLP
-from tests.probes import Aim, Locks, Tempting, learn, probe
+from tests.probes import Aim, Locks, Tempting, jit_train, learn, probe
 
 GAMMA = 0.9
 NETWORKS = pytest.mark.parametrize("core", [0, 8], ids=["feed-forward", "gru"])
@@ -197,6 +197,17 @@ def test_coordination_settles_on_one_action():
 
 
 # The update itself.
+
+
+@NETWORKS
+def test_the_update_sees_the_policy_that_played(core):
+    """Without steps every ratio is 1, also where episodes begin within a rollout."""
+    env, key = probe("recall"), jax.random.key(0)
+    runner, _, _ = learn(ppo(core=core), env, seed=0, num_envs=32, num_updates=60, num_steps=15)
+    still = ppo(core=core, learning_rate=0.0)
+    after, (_, metrics) = jit_train(still, env, runner, key, jnp.arange(60))
+    jax.tree.map(np.testing.assert_array_equal, after.learner.params, runner.learner.params)
+    np.testing.assert_allclose(metrics["kl"], 0.0, atol=1e-6)
 
 
 def test_loss_by_hand():

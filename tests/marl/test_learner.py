@@ -9,7 +9,14 @@ from marl.algorithm import Algorithm
 from marl.learner import start, train
 from marl.networks import MLP
 
-STEPS, GAMES, UPDATES, HORIZON = 4, 3, 5, 6
+STEPS, GAMES, UPDATES = 4, 3, 5
+GAME_KINDS = {
+    "longer than a rollout": (6, False),
+    "no common divisor": (3, False),
+    "one rollout": (4, False),
+    "several a rollout": (2, False),
+    "by chance": (6, True),
+}
 PRISONERS_DILEMMA = np.array([[[-1, -1], [-3, 0]], [[0, -3], [-2, -2]]], np.float32)
 
 
@@ -35,10 +42,10 @@ class Recorder(Algorithm):
         return learner + 1, {"batch": batch, "key": jax.random.key_data(key)}
 
 
-def game(by_chance):
-    """Six rounds, or chance and a horizon of six."""
+def game(horizon, by_chance=False):
+    """A number of rounds, or chance and at most so many."""
     return MatrixGame(
-        payoff=PRISONERS_DILEMMA, continuation_prob=0.8, horizon=HORIZON, ends_by_chance=by_chance
+        payoff=PRISONERS_DILEMMA, continuation_prob=0.8, horizon=horizon, ends_by_chance=by_chance
     )
 
 
@@ -73,10 +80,10 @@ def over_time(x):
     return np.asarray(x).reshape(-1, *x.shape[2:])
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["horizon", "chance"])
+@pytest.fixture(scope="module", params=GAME_KINDS.values(), ids=GAME_KINDS.keys())
 def played(request):
     """The game, the runner after, the Tally of each update, and each Batch field over all time."""
-    env = game(request.param)
+    env = game(*request.param)
     runner, (tally, metrics) = jit_train(
         Recorder(), env, first_runner(env), jax.random.key(1), jnp.arange(UPDATES)
     )
@@ -91,7 +98,7 @@ def test_games_restart_where_they_are_done_and_only_there(played):
     done, obs = trace["done"], trace["obs"]["vector"]
     steps = 1 + np.arange(UPDATES * STEPS)
     if not env.ends_by_chance:
-        assert (done == (steps % HORIZON == 0)[:, None]).all()
+        assert (done == (steps % env.horizon == 0)[:, None]).all()
         assert not trace["terminated"].any()
     else:
         assert done.any(0).all()
@@ -164,7 +171,7 @@ def test_rewards_are_those_of_the_actions(played):
 
 
 def test_each_update_draws_its_own_number():
-    env, key = game(True), jax.random.key(1)
+    env, key = game(6, by_chance=True), jax.random.key(1)
     runner = first_runner(env)
     of_updates = lambda *numbers: jit_train(Recorder(), env, runner, key, jnp.array(numbers))[1][1]
     many = of_updates(3, 8)
@@ -180,7 +187,7 @@ def test_each_update_draws_its_own_number():
 
 def test_games_and_seats_draw_apart():
     """64 games of two seats and four steps: all 512 actions come from different draws."""
-    env = game(False)
+    env = game(6)
     runner = start(Recorder(), env, jax.random.key(0), 64)
     _, (_, metrics) = jit_train(Recorder(), env, runner, jax.random.key(1), jnp.arange(2))
     action = np.asarray(metrics["batch"].action, float).reshape(2 * STEPS, -1)
@@ -192,7 +199,7 @@ def test_games_and_seats_draw_apart():
 
 @pytest.mark.parametrize("by_chance", [False, True])
 def test_vmapped_seeds_equal_single_runs(by_chance):
-    env = game(by_chance)
+    env = game(6, by_chance)
     runners, keys, updates = first_runner(env), jax.random.split(jax.random.key(1), 3), jnp.arange(UPDATES)
     one = lambda key: jit_train(Recorder(), env, runners, key, updates)
     together = jax.vmap(one)(keys)
@@ -204,7 +211,7 @@ def test_vmapped_seeds_equal_single_runs(by_chance):
 @pytest.mark.parametrize("core", [0, 4], ids=["feed-forward", "gru"])
 def test_training_in_chunks_equals_training_at_once(core):
     """Bit for bit, with a horizon (6) that does not divide the steps of an update (4)."""
-    algo, env, key = ppo(core), game(False), jax.random.key(1)
+    algo, env, key = ppo(core), game(6), jax.random.key(1)
     runner = start(algo, env, jax.random.key(0), GAMES)
     whole, what = jit_train(algo, env, runner, key, jnp.arange(4))
     middle, first = jit_train(algo, env, runner, key, jnp.arange(2))
