@@ -8,7 +8,8 @@ good moves are drawn from uniformly.
 
 Extensions: on boards with two coins the cooperative player goes for its own and never steps on a cell
 where only the other's lies (both coins on one cell it takes, or none could); the greedy player
-goes for the nearest. Where no coin is in view, both move at random. Axes: E games, A seats, N actions, M moves of the game.
+goes for the nearest. Where no coin is in view, both move at random. Axes: E games,
+A seats, N actions, M moves of the game.
 """
 
 from __future__ import annotations

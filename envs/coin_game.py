@@ -213,7 +213,7 @@ class CoinGame(Environment):
             at = jnp.broadcast_to(jnp.concatenate([seat_cell, coin_cell]), (2, 4))
         else:
             at = jnp.stack([seat_cell, seat_cell[::-1], coin_cell, coin_cell[::-1]], axis=1)
-        shown = np.arange(self.size**2)[None]  # [1 or 2, N] cell at each place of the view
+        shown = np.arange(self.size**2, dtype=np.int32)[None]  # [1 or 2, N] cell at each place of the view
         if self.obs_mode == "egocentric":
             shown = jnp.asarray(_view(self.size, self.wrap))[seat_cell]
         planes = shown[:, :, None] == at[:, None, :]  # [2, N, 4]

@@ -117,12 +117,18 @@ def step(reward, cooperated, done):
     )
 
 
+def add(tally, *steps):
+    """Count steps [E, ...] together, as one stretch of a rollout."""
+    events = jax.tree.map(lambda *x: sum(x), *(s.events for s in steps))
+    return tally.add(jnp.stack([s.reward for s in steps]), events)
+
+
 @pytest.fixture
 def tally():
     """Two steps; the first game ends after the second step, the second game goes on."""
     first = step([[1, 2], [3, 4]], [[1, 1], [0, 1]], [False, False])
     second = step([[0, 1], [5, -4]], [[0, 1], [0, 0]], [True, False])
-    sums = Tally.zero(first).add(first).add(second)
+    sums = add(Tally.zero(first), first, second)
     return sums.finish(second.done, first.reward + second.reward, jnp.array([2, 2]))
 
 
@@ -134,6 +140,12 @@ def test_tally_sums_by_hand(tally):
     assert (tally.episodes, tally.length) == (1, 2)
     assert tally.return_.tolist() == [1.0, 3.0]
     assert tally.equality == 1 - 4 / (2 * 2 * 4)
+
+
+def test_stretches_add_up(tally):
+    one = step([[1, 2], [3, 4]], [[1, 1], [0, 1]], [False, False])
+    together, apart = add(tally, one, one), add(add(tally, one), one)
+    jax.tree.map(np.testing.assert_array_equal, together, apart)
 
 
 def test_report_by_hand(tally):
@@ -159,7 +171,7 @@ def test_report_by_hand(tally):
 
 def test_report_without_a_finished_episode_has_no_return():
     one = step([[1, 1], [1, 1]], [[1, 1], [1, 1]], [False, False])
-    found = report(jax.tree.map(lambda x: x[None], Tally.zero(one).add(one)), {})
+    found = report(jax.tree.map(lambda x: x[None], add(Tally.zero(one), one)), {})
     assert np.isnan(found["return"])
     assert np.isnan(found["equality"])
     assert (found["reward"], found["cooperation_rate"]) == (1.0, 1.0)
