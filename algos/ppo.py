@@ -92,7 +92,8 @@ class PPO(Algorithm):
 
         out = jax.vmap(one)(learner.params, carry, obs)
         carry, params, value = jax.tree.map(lambda x: to_seats(x, self.seats, 0), out)
-        return carry, distribution(env.action_space, params, ts.action_mask), value
+        mask = None if env.all_legal else ts.action_mask
+        return carry, distribution(env.action_space, params, mask), value
 
     def act(self, env, learner, carry, ts, key, greedy=False):
         """Sample (or take the mode of) the policy; keeps log-probability and value [E, A]."""
@@ -109,7 +110,7 @@ class PPO(Algorithm):
         advantage, target = self._advantage(env, learner, batch)
         data = {
             "obs": batch.obs,
-            "action_mask": batch.action_mask,
+            "action_mask": None if env.all_legal else batch.action_mask,
             "action": batch.action,
             "log_prob": batch.extras["log_prob"],
             "credit": self._credit(advantage, batch.done),

@@ -1,10 +1,10 @@
 """A player that draws uniformly from its legal actions; it works in every game.
 
 For Discrete and MultiDiscrete actions it draws one number u in [0, 1) a choice and takes the legal
-action number floor(u * legal actions). Random bits are most of its cost, so u of a Discrete
-choice has 8 of them for two actions (exactly uniform), else 16: of n legal actions each then has
-probability 1/n within 2^-16, exactly 1/n if n is a power of two. A Box is drawn between its
-bounds, or in [-1, 1] where it has none, whatever its mask. Axes: E games, A seats, N actions.
+action number floor(u * legal actions). Random bits are most of its cost, so where all of n
+Discrete actions are legal u has log2(n) of them if n is a power of two, else 16 (each action then
+has probability 1/n within 2^-16). A Box is drawn between its bounds, or in [-1, 1] where it has
+none, whatever its mask. Axes: E games, A seats, N actions.
 """
 
 from __future__ import annotations
@@ -31,7 +31,11 @@ class RandomPlayer(Algorithm):
 
     def act(self, env, learner, carry, ts, key, greedy=False):
         """Uniform actions [E, A, ...]; `greedy` changes nothing."""
-        return _draw(key, env.action_space, ts.action_mask), carry, ()
+        space, mask = env.action_space, ts.action_mask
+        if isinstance(space, spaces.Discrete) and env.all_legal:
+            u, bits = _short_uniform(key, ts.reward.shape, int(space.n))
+            return ((u * np.uint32(space.n)) >> bits).astype(jnp.int32), carry, ()
+        return _draw(key, space, mask), carry, ()
 
 
 def _draw(key: Array, space: spaces.Space, mask: Array) -> Array:
@@ -46,25 +50,30 @@ def _draw(key: Array, space: spaces.Space, mask: Array) -> Array:
         parts = jnp.split(mask, np.cumsum(space.nvec)[:-1], axis=-1)
         u = jax.random.uniform(key, (*seats, len(parts)))
         return jnp.stack([_pick(part, u[..., i]) for i, part in enumerate(parts)], axis=-1)
-    return _pick(mask, *_short_uniform(key, seats, bits=8 if mask.shape[-1] <= 2 else 16))
+    return _pick(mask, jax.random.uniform(key, seats))
 
 
-def _short_uniform(key: Array, shape: tuple[int, ...], bits: int) -> tuple[Array, int]:
-    """[*shape] uint32 numbers of few random `bits`, several cut from each 32-bit word; and `bits`."""
+def _short_uniform(key: Array, shape: tuple[int, ...], num: int) -> tuple[Array, int]:
+    """[*shape] uint32 numbers of just enough bits to choose among `num`, and how many bits.
+
+    Several are cut from each random 32-bit word. With b bits floor(u * num / 2^b) is uniform if
+    num divides 2^b, else within 2^-16 of it.
+    """
+    exact = num.bit_length() - 1
+    bits = next(b for b in (1, 2, 4, 8, 16) if b >= exact) if num == 1 << exact else 16
     size, per_word = math.prod(shape), 32 // bits
     words = jax.random.bits(key, (-(-size // per_word),))
-    parts = words[:, None] >> (bits * np.arange(per_word, dtype=np.uint32))
+    # the long axis last: a CPU then works on whole vectors
+    parts = words >> (bits * np.arange(per_word, dtype=np.uint32))[:, None]
     return (parts & np.uint32(2**bits - 1)).reshape(-1)[:size].reshape(shape), bits
 
 
-def _pick(mask: Array, u: Array, bits: int = 0) -> Array:
-    """[...] int32, the True entry number floor(u * count / 2^bits) of `mask` [..., N].
+def _pick(mask: Array, u: Array) -> Array:
+    """[...] int32, the True entry number floor(u * count) of `mask` [..., N]; `u` [...] in [0, 1).
 
-    `u` [...] lies in [0, 2^bits). The running count is written out over N: on a CPU jnp.cumsum
-    takes two to four times as long.
+    The running count is written out over N: on a CPU jnp.cumsum takes two to four times as long.
     """
-    legal = [mask[..., i].astype(u.dtype) for i in range(mask.shape[-1])]
+    legal = [mask[..., i].astype(jnp.int32) for i in range(mask.shape[-1])]
     counts = list(itertools.accumulate(legal))  # N times [...], legal actions up to this one
-    nth = u * counts[-1]
-    nth = nth >> bits if bits else jnp.floor(nth)
+    nth = (u * counts[-1]).astype(jnp.int32)
     return sum((count <= nth).astype(jnp.int32) for count in counts)

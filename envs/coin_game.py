@@ -83,6 +83,7 @@ class CoinGame(Environment):
     horizon: int = struct.field(pytree_node=False)  # steps of an episode
 
     num_agents = 2
+    all_legal = True
 
     @property
     def moves(self) -> tuple[tuple[int, int], ...]:

@@ -43,6 +43,7 @@ class RepeatedGame(Environment):
 
     num_agents = 2
     action_space = spaces.Discrete(2)
+    all_legal = True
 
     @property
     def table(self) -> Array:

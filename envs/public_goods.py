@@ -45,6 +45,7 @@ class PublicGoods(Environment):
     horizon: int = struct.field(pytree_node=False)  # rounds
 
     action_space = spaces.Discrete(2)
+    all_legal = True
 
     @property
     def num_agents(self) -> int:

@@ -113,14 +113,14 @@ def num_params(space: spaces.Space) -> int:
     return int(space.n)
 
 
-def distribution(space: spaces.Space, params: Array, mask: Array) -> Distribution:
+def distribution(space: spaces.Space, params: Array, mask: Array | None) -> Distribution:
     """The distribution that a network's output describes.
 
     Args:
         space: one seat's action space.
         params: [..., num_params(space)]. For a Box, mean and log standard deviation in
             units of half the range, relative to its centre; unbounded Boxes use [-1, 1].
-        mask: [..., mask_size(space)] bool, True where allowed.
+        mask: [..., mask_size(space)] bool, True where allowed; None: everywhere.
     """
     if isinstance(space, spaces.Box):
         bounded = np.isfinite(space.low) & np.isfinite(space.high)
@@ -130,8 +130,9 @@ def distribution(space: spaces.Space, params: Array, mask: Array) -> Distributio
         shape = (*params.shape[:-1], *space.shape)
         log_std = jnp.clip(log_std, *LOG_STD_RANGE).reshape(shape) + np.log(half)
         mean = centre + half * mean.reshape(shape)
-        return Gaussian(mean, log_std, mask.reshape(shape), len(space.shape))
-    logits = jnp.where(mask, params, jnp.finfo(params.dtype).min)
+        mask = jnp.ones(shape, bool) if mask is None else mask.reshape(shape)
+        return Gaussian(mean, log_std, mask, len(space.shape))
+    logits = params if mask is None else jnp.where(mask, params, jnp.finfo(params.dtype).min)
     if isinstance(space, spaces.MultiDiscrete):
         return MultiCategorical(
             tuple(Categorical(part) for part in jnp.split(logits, np.cumsum(space.nvec)[:-1], axis=-1))

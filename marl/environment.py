@@ -63,6 +63,8 @@ class Environment(struct.PyTreeNode):
     fixed_horizon = None
     # Whether an episode without fixed horizon can be cut before its own end.
     can_truncate = True
+    # Whether every action is legal at every step; masks are then neither copied nor read.
+    all_legal = False
 
     @property
     def num_agents(self) -> int:
@@ -115,6 +117,11 @@ class Mechanism(Environment):
     def can_truncate(self) -> bool:
         """As the inner environment."""
         return self.env.can_truncate
+
+    @property
+    def all_legal(self) -> bool:
+        """As the inner environment; a mechanism that forbids actions at times says False."""
+        return self.env.all_legal
 
     def reset(self, key: Array) -> tuple[Any, TimeStep]:
         """Start an episode of the inner environment."""

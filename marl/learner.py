@@ -94,7 +94,12 @@ def rollout(
     def stretch(carry: tuple[Runner, Tally], now: tuple) -> tuple[tuple, tuple[dict, Any]]:
         (runner, tally), (step_keys, reset_key, time) = carry, now
         runner, events, trace = _play(algo, env, runner, step_keys)
-        tally = tally.add(trace["reward"], events)
+        reward = trace["reward"].sum(0)
+        runner = runner.replace(
+            episode_return=runner.episode_return + reward,
+            episode_length=runner.episode_length + length,
+        )
+        tally = tally.add(length, reward, events)
         done = trace["done"][-1]
         runner, tally, bootstrap = _restart(algo, env, runner, tally, done, reset_key, time)
         return (runner, tally), (trace, bootstrap)
@@ -129,8 +134,6 @@ def _play(
     def step(now: tuple, keys: Array) -> tuple[tuple, dict[str, Any]]:
         (state, ts, carry, events), (act_key, env_key) = now, keys
         action, carry, extras = algo.act(env, runner.learner, carry, ts, act_key)
-        # computed once, not again in every fused kernel that reads it
-        action = jax.lax.optimization_barrier(action)
         keys = jax.random.split(env_key, ts.reward.shape[0])
         state, new = jax.vmap(env.step)(keys, state, clip_to_space(env.action_space, action))
         trace = {
@@ -144,20 +147,14 @@ def _play(
         }
         events = jax.tree.map(jnp.add, events, new.events)
         # what no policy reads stays as it was, so that it is not copied at every step
-        ts = ts.replace(obs=new.obs, action_mask=new.action_mask)
+        mask = ts.action_mask if env.all_legal else new.action_mask
+        ts = ts.replace(obs=new.obs, action_mask=mask)
         return (state, ts, carry, events), trace
 
     nothing = jax.tree.map(jnp.zeros_like, runner.ts.events)
     now = (runner.state, runner.ts, runner.carry, nothing)
     (state, ts, carry, events), trace = jax.lax.scan(step, now, keys)
-    runner = runner.replace(
-        state=state,
-        ts=ts,
-        carry=carry,
-        episode_return=runner.episode_return + trace["reward"].sum(0),
-        episode_length=runner.episode_length + keys.shape[0],
-    )
-    return runner, events, trace
+    return runner.replace(state=state, ts=ts, carry=carry), events, trace
 
 
 def _restart(

@@ -36,11 +36,11 @@ class Tally(struct.PyTreeNode):
         events = dict.fromkeys(ts.events, per_seat)
         return cls(none, per_seat, events, none, per_seat, none, none)
 
-    def add(self, reward: Array, events: dict[str, Array]) -> Tally:
-        """Count T steps of E games: rewards [T, E, A], events summed over the steps, each [E, A]."""
+    def add(self, num_steps: int, reward: Array, events: dict[str, Array]) -> Tally:
+        """Count `num_steps` steps of E games; reward and events are sums over them, each [E, A]."""
         return self.replace(
-            steps=self.steps + reward.shape[0] * reward.shape[1],
-            reward=self.reward + reward.sum((0, 1)),
+            steps=self.steps + num_steps * reward.shape[0],
+            reward=self.reward + reward.sum(0),
             events={k: v + events[k].sum(0) for k, v in self.events.items()},
         )
 

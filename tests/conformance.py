@@ -55,6 +55,7 @@ def check(env, key, steps=64, eager=True):
     assert_equal(trace, play(env, key, steps), exact=True)
     mask, _, ts = jax.tree.map(np.asarray, trace)
     check_masks(env.action_space, mask)
+    check_all_legal(env, mask)
     assert np.isfinite(ts.reward).all(), "a reward is not finite"
     for name, value in ts.events.items():
         assert np.isfinite(value).all(), f"event {name} is not finite"
@@ -92,6 +93,11 @@ def check_types(env, key):
     if "grid" in ts.obs:
         assert ts.obs["grid"].dtype == jnp.uint8
         assert ts.obs["grid"].shape == (A, *ts.obs["grid"].shape[1:3], len(env.grid_codes))
+
+
+def check_all_legal(env, mask):
+    """A game that says that every action is always legal forbids none; mask is [steps, A, N]."""
+    assert mask.all() or not env.all_legal, "all_legal, but an action is forbidden"
 
 
 def check_masks(space, mask):

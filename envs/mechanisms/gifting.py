@@ -59,6 +59,11 @@ class Gifting(Mechanism):
         """The n inner actions, then the gift."""
         return spaces.Discrete(num_discrete(self.env, "gifting") + 1)
 
+    @property
+    def all_legal(self) -> bool:
+        """A budget that runs out forbids gifts."""
+        return self.mode == "zero_sum" and self.env.all_legal
+
     def check(self) -> None:
         """Raise ValueError for an unknown mode, an idle action or amounts out of range, or one seat."""
         self.env.check()

@@ -62,6 +62,11 @@ class Punishment(Mechanism):
         inner = self.env.fixed_horizon
         return 2 * inner if inner and self.mode == "stage" else inner
 
+    @property
+    def all_legal(self) -> bool:
+        """Stages and rounds allow different actions."""
+        return self.mode == "action" and self.env.all_legal
+
     def check(self) -> None:
         """Raise ValueError for an unknown mode, an idle action out of range, or a lonely seat."""
         self.env.check()

@@ -18,7 +18,7 @@ KEY = jax.random.key(0)
 
 def draw(space, mask, num_envs, key=KEY):
     """[E, A, ...] actions in a game of that space; `mask` [A, N] is the same in all games."""
-    env = SimpleNamespace(action_space=space)
+    env = SimpleNamespace(action_space=space, all_legal=bool(mask.all()) if hasattr(mask, "all") else False)
     mask = jnp.asarray(mask, bool)
     per_game = jnp.zeros(num_envs, bool)
     ts = TimeStep(

@@ -39,7 +39,9 @@ def test_episodes_of_scripted_players_have_the_outcomes_of_the_payoff_table():
 
 
 def test_an_episode_ends_where_its_game_ends_and_later_steps_do_not_count():
-    env = load("env=prisoners_dilemma", "env.ends_by_chance=true", "env.continuation_prob=0.5", "env.horizon=0").env
+    env = load(
+        "env=prisoners_dilemma", "env.ends_by_chance=true", "env.continuation_prob=0.5", "env.horizon=0"
+    ).env
     found = outcomes(env, "always_cooperate", "always_cooperate", num_episodes=400)
     np.testing.assert_allclose(found.return_[:, 0], -np.asarray(found.length))
     # mean 2, cut at 10: standard error 0.07
@@ -81,7 +83,9 @@ def test_learning_beside_a_frozen_policy_and_a_scripted_player(trained):
     for other in (str(trained), "tit_for_tat"):
         setup = load(*TINY, f"seats=[0,'{other}']")
         sizes = {"num_episodes": 2, "max_steps": 6, "greedy": False}
-        learner = setup.algo.init(jax.random.key(0), setup.env, jax.vmap(setup.env.reset)(jax.random.split(jax.random.key(0), 2))[1])
+        learner = setup.algo.init(
+            jax.random.key(0), setup.env, jax.vmap(setup.env.reset)(jax.random.split(jax.random.key(0), 2))[1]
+        )
         found = play(setup.env, setup.algo, learner, jax.random.key(1), **sizes)
         assert found.return_.shape == (2, 2)
         assert np.isfinite(found.return_).all()
