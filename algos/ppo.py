@@ -23,6 +23,7 @@ from marl.environment import Environment, TimeStep
 from marl.networks import ActorCritic, initial_carry
 from marl.population import Seats, num_learners, to_learners, to_seats
 from marl.returns import gae
+from marl.shuffle import shuffle
 
 Credit = Callable[..., Array]
 
@@ -151,11 +152,11 @@ class PPO(Algorithm):
         """One learner's update; data leaves [T, B, ...], carry [B, H]."""
         net, optimizer = self._net(env), self._optimizer
         recurrent = net.carry_size > 0
+        time, games = data["target"].shape
         if recurrent:  # minibatches are whole sequences of some games
             data = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), data)  # [B, T, ...]
         else:
             data = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), data)  # [T*B, ...]
-        size = data["target"].shape[0]
 
         def loss_fn(params: Any, carry: Any, part: dict) -> tuple[Array, dict]:
             # [T, B, ...] either way; feed-forward parts are one long step
@@ -173,8 +174,8 @@ class PPO(Algorithm):
             return Learner(optax.apply_updates(learner.params, updates), opt_state), metrics
 
         def epoch(learner: Learner, key: Array) -> tuple[Learner, dict]:
-            order = jax.random.permutation(key, size).reshape(self.num_minibatches, -1)
-            return jax.lax.scan(minibatch, learner, order)
+            order = jax.random.permutation(key, games) if recurrent else shuffle(key, time, games)
+            return jax.lax.scan(minibatch, learner, order.reshape(self.num_minibatches, -1))
 
         learner, metrics = jax.lax.scan(epoch, learner, jax.random.split(key, self.num_epochs))
         return learner, {k: v.mean() for k, v in metrics.items()}

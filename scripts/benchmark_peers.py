@@ -1,9 +1,10 @@
-"""Measure JaxMARL as `scripts/benchmark.py` measures this project; run it in an environment of its own.
+"""Measure JaxMARL as `scripts/benchmark.py` measures this project, in an environment of its own.
 
 `pip install jaxmarl==0.2.0 distrax` in a fresh virtual environment, never in this project's.
 Environment: coin_game with random actions, its own restart, all observations, rewards and
-ends of `steps` steps kept alive, each call writing into the memory of the one before. Training: its own IPPO (the file `ippo_ff_mpe.py` of its
-repository, named by ippo=PATH) on MPE spread, with W&B replaced by nothing.
+ends of `steps` steps kept alive, each call writing into the memory of the one before.
+Training: its own IPPO (the file `baselines/IPPO/ippo_ff_mpe.py` of its repository, named by
+ippo=PATH) on MPE spread, with W&B replaced by nothing.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def test_every_seed_is_evaluated_and_greedy_play_of_a_fixed_policy_repeats(train
 
 
 def test_a_frozen_policy_plays_in_its_seat_with_the_parameters_of_its_seed(trained):
-    setup, learners = load_run(trained)
+    _, learners = load_run(trained)
     frozen = frozen_player(f"{trained}:1", [1])
     assert frozen.algo.seats == (0,)
     for mine, all_of_them in zip(jax.tree.leaves(frozen.learner), jax.tree.leaves(learners), strict=True):
