@@ -60,7 +60,7 @@ class Program:
         self.num_updates = chunks * self.chunk_updates
         seeds = jnp.arange(cfg.seed, cfg.seed + cfg.num_seeds)
         self._keys = jax.vmap(lambda s: jax.random.split(jax.random.key(s)))(seeds)  # [S, 2]
-        self._compiled = None
+        self._compiled: Any = None
 
     def start(self) -> Any:
         """Runners before the first update, leaves [S, ...] or [V, S, ...]."""
