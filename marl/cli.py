@@ -59,6 +59,8 @@ def start_device(device: str) -> None:
     """
     if device == "cpu":
         os.environ["JAX_PLATFORMS"] = "cpu"
+        if "jax" in sys.modules:
+            sys.modules["jax"].config.update("jax_platforms", "cpu")
     elif device == "gpu":
         import jax
 

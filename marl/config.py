@@ -1,14 +1,13 @@
-"""From names and overrides to objects: composition, validation and the build gate.
+"""From names and overrides to a checked configuration, and the gate before anything is built.
 
-`load("env=coin_game", "mechanism=[gifting]")` gives notebooks and tests the same objects that
-the commands use. Composing imports no jax; building does. A `_target_` is built only if it
-lies in envs, algos, marl or a package that the user lists in `plugins`.
+Composing imports no jax. A `_target_` is called only if it lies in envs, algos, marl or a
+package that the user lists in `plugins`. This is the only module of the framework that
+imports Hydra.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,24 +19,6 @@ from marl.validation import ConfigError, check_batch, check_ranges, coerce, flat
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 OURS = ("envs", "algos", "marl")
 Assigned = tuple[str, Any, str, bool]  # key, value, override that sets it, whether it was written +key=
-
-
-@dataclasses.dataclass(frozen=True)
-class Setup:
-    """A configuration and the objects that it describes."""
-
-    cfg: DictConfig
-    env: Any  # marl.environment.Environment
-    algo: Any  # marl.algorithm.Algorithm
-
-
-def load(*overrides: str) -> Setup:
-    """Compose, check and build, as `scripts/train.py` with the same overrides would.
-
-    Raises:
-        ConfigError: with one line for each thing wrong.
-    """
-    return build(compose(overrides))
 
 
 def groups() -> dict[str, list[str]]:
@@ -82,82 +63,6 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     if errors:
         raise ConfigError(errors)
     return OmegaConf.create(plain)
-
-
-def build(cfg: DictConfig) -> Setup:
-    """The objects of a composed configuration.
-
-    Raises:
-        ConfigError: for a `_target_` that is not allowed, or what the objects' checks say.
-    """
-    check_targets(cfg)
-    try:
-        env = build_env(cfg)
-        env.check()
-        algo = build_algo(cfg, env)
-        algo.check(env)
-    except (ValueError, FileNotFoundError) as error:
-        raise ConfigError([str(error)]) from error
-    except Exception as error:  # hydra wraps what a constructor raised
-        raise ConfigError([str(error.__cause__ or error).split("\n")[0]]) from error
-    return Setup(cfg, env, algo)
-
-
-def build_env(cfg: DictConfig) -> Any:
-    """Base game first, then each mechanism around the one before it."""
-    wrap = lambda env, mechanism: construct(mechanism, env=env)
-    return functools.reduce(wrap, (cfg.mechanism or {}).values(), construct(cfg.env))
-
-
-def build_algo(cfg: DictConfig, env: Any) -> Any:
-    """The learning algorithm in the seats that it holds, beside scripted or frozen players.
-
-    Raises:
-        ValueError: if `seats` does not fit the game.
-    """
-    from marl.population import Mixture, num_learners
-
-    seats = _seats(cfg.seats, env.num_agents)
-    learning = tuple(s for s in seats if isinstance(s, int))
-    names = list(dict.fromkeys(s for s in seats if isinstance(s, str)))
-    members = []
-    if learning:
-        num_learners(learning)
-        members = [construct(cfg.algo, **({"seats": learning} if _has_seats(cfg.algo) else {}))]
-    if not names:
-        return members[0]
-    held = {name: [i for i, s in enumerate(seats) if s == name] for name in names}
-    members += [player(name, held[name], tuple(cfg.plugins)) for name in names]
-    first = 1 if learning else 0
-    holder = tuple(0 if isinstance(s, int) else names.index(s) + first for s in seats)
-    return Mixture(members=tuple(members), holder=holder)
-
-
-def player(name: str, held: list[int], plugins: Iterable[str] = ()) -> Any:
-    """A player for the seats `held` that does not learn: scripted, by name, or a run's policy.
-
-    Args:
-        name: a config algo/NAME without parameters, or a run folder (FOLDER:INDEX for a
-            seed other than the first).
-        held: the seats it will play.
-        plugins: further packages whose code may be built.
-
-    Raises:
-        ValueError: if there is neither.
-    """
-    if name in groups()["algo"]:
-        node = compose([f"algo={name}"]).algo
-        if _has_seats(node):
-            raise ValueError(f"{name} learns; a fixed player is scripted or a run folder")
-        check_targets(node, plugins)
-        return construct(node)
-    if Path(name.partition(":")[0]).is_dir():
-        from marl.policies import frozen_player
-
-        return frozen_player(name, held)
-    scripted = [n for n in groups()["algo"] if not _has_seats(compose([f"algo={n}"]).algo)]
-    hint = nearest(name, scripted)
-    raise ValueError(f"no player {name}{hint} Choose a run folder or one of: {', '.join(scripted)}")
 
 
 def check_targets(cfg: Any, plugins: Iterable[str] | None = None) -> None:
@@ -283,17 +188,8 @@ def _fixed(field: dataclasses.Field, value: Any) -> Any:
     return tuple(tuple(v) if isinstance(v, list) else v for v in value)
 
 
-def _has_seats(node: DictConfig) -> bool:
+def has_seats(node: DictConfig) -> bool:
+    """Whether a node describes an algorithm that learns: those are told which seats they hold."""
     from hydra.utils import get_class
 
     return "seats" in {f.name for f in dataclasses.fields(get_class(node._target_))}
-
-
-def _seats(seats: Any, num_agents: int) -> list[int | str]:
-    if seats == "independent":
-        return list(range(num_agents))
-    if seats == "shared":
-        return [0] * num_agents
-    if isinstance(seats, str) or len(seats) != num_agents:
-        raise ValueError(f"seats={seats}: must be independent, shared or a list of {num_agents} entries")
-    return list(seats)

@@ -14,9 +14,9 @@ from flax import struct
 from jax import Array
 
 from marl.algorithm import Algorithm
+from marl.build import hold, learning_member
 from marl.environment import Environment, TimeStep, clip_to_space
 from marl.metrics import cooperation_rate, equality
-from marl.policies import hold, learning_member
 from marl.population import Mixture
 
 

@@ -20,7 +20,6 @@ import jax.numpy as jnp
 import numpy as np
 from omegaconf import OmegaConf
 
-from marl.config import Setup
 from marl.learner import start, train
 from marl.metrics import report
 from marl.validation import ConfigError, flatten
@@ -34,8 +33,8 @@ class Program:
     chunk_updates, updates of one call; env_steps_per_update, over all games of a seed.
     """
 
-    def __init__(self, setup: Setup):
-        """Lay out the run of a Setup; nothing is compiled yet.
+    def __init__(self, setup: Any):
+        """Lay out the run of a `marl.build.Setup`; nothing is compiled yet.
 
         Raises:
             ConfigError: if a swept key is not a number-only field.

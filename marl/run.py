@@ -25,7 +25,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from marl import checkpoint
-from marl.config import build
+from marl.build import build
 from marl.logger import MetricsLog, WandbMirror
 from marl.signals import StopSignal, Watch
 from marl.statistics import summarize

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import statistics
 import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 from marl.cli import main, options, start_device, whole_number
@@ -44,7 +46,7 @@ def benchmark(arguments: list[str]) -> int:
 def _measure(name: str, cfg: Any, repeats: int, steps: int, learns: bool) -> dict[str, Any]:
     import jax
 
-    from marl.config import build
+    from marl.build import build
 
     setup = build(cfg)
     compile_s, seconds = _time_environment(setup, cfg.num_envs, steps, repeats)
@@ -60,7 +62,7 @@ def _measure(name: str, cfg: Any, repeats: int, steps: int, learns: bool) -> dic
         "env_steps_per_s": round(rate),
         "agent_steps_per_s": round(rate * setup.env.num_agents),
     }
-    return line | (_time_training(setup, repeats) if learns else {})
+    return line | (_time_training(setup, rate, repeats) if learns else {})
 
 
 def _time_environment(setup: Any, num_envs: int, steps: int, repeats: int) -> tuple[float, float]:
@@ -94,37 +96,60 @@ def _time_environment(setup: Any, num_envs: int, steps: int, repeats: int) -> tu
     return compile_s, statistics.median(seconds[1:])
 
 
-def _time_training(setup: Any, repeats: int) -> dict[str, Any]:
-    """Full updates by the run's own program, and rollouts alone, to split the time."""
+def _time_training(setup: Any, env_steps_per_s: float, repeats: int) -> dict[str, Any]:
+    """Full updates by the run's own program, and what an update's time is spent on."""
     import jax
 
     from marl.learner import rollout
     from marl.program import Program
 
-    setup.cfg.log_every = 4
-    setup.cfg.total_steps = 4 * setup.cfg.num_envs * setup.algo.num_steps
+    cfg, algo, env = setup.cfg, setup.algo, setup.env
+    cfg.total_steps = cfg.log_every * cfg.num_envs * algo.num_steps
     program = Program(setup)
     runners = program.start()
-    play = lambda runner, key: rollout(setup.algo, setup.env, runner, key, 0, setup.algo.num_steps)
-    keys = jax.random.split(jax.random.key(0), setup.cfg.num_seeds)
+    play = lambda runner, key: rollout(algo, env, runner, key, 0, algo.num_steps)
+    keys = jax.random.split(jax.random.key(0), cfg.num_seeds)
     play = jax.jit(jax.vmap(play)).lower(runners, keys).compile()
-    acting = _median(lambda: play(runners, keys), repeats)
+    rollout_s = _median(lambda: play(runners, keys), repeats)
     compile_s = program.compile(runners)
-    seconds = []
+    seconds, metrics = [], {}
     for i in range(repeats + 1):
         began = time.perf_counter()
-        runners, _ = program.run_chunk(runners, 4 * i)
+        runners, metrics = program.run_chunk(runners, cfg.log_every * i)
         jax.block_until_ready(runners)
-        seconds.append((time.perf_counter() - began) / 4)
-    update = statistics.median(seconds[1:])
-    rate = setup.cfg.num_seeds * setup.cfg.num_envs * setup.algo.num_steps / update
+        seconds.append((time.perf_counter() - began) / cfg.log_every)
+    update_s = statistics.median(seconds[1:])
+    steps = cfg.num_seeds * cfg.num_envs * algo.num_steps
+    env_s = steps / env_steps_per_s
+    log_s = _log_seconds(metrics) / cfg.log_every
+    spent = {
+        "environment": env_s,
+        "acting": max(rollout_s - env_s, 0.0),
+        "learning": update_s - rollout_s,
+        "logging": log_s,
+    }
     return {
         "train_compile_s": round(compile_s, 2),
-        "train_env_steps_per_s": round(rate),
-        "train_agent_steps_per_s": round(rate * setup.env.num_agents),
-        "update_s": update,
-        "rollout_share": round(acting / update, 3),
+        "train_env_steps_per_s": round(steps / update_s),
+        "train_agent_steps_per_s": round(steps / update_s * env.num_agents),
+        "update_s": round(update_s, 6),
+        "share": {k: round(v / (update_s + log_s), 4) for k, v in spent.items()},
     }
+
+
+def _log_seconds(metrics: dict[str, Any]) -> float:
+    """Seconds to write one row of metrics."""
+    from marl.logger import MetricsLog
+
+    row = {"update": 1, "env_steps": 1, "agent_steps": 1, "wall_s": 0.0, "metrics": metrics}
+    with tempfile.TemporaryDirectory() as folder:
+        log = MetricsLog(Path(folder) / "metrics.jsonl", 0)
+        began = time.perf_counter()
+        for _ in range(100):
+            log.append(row)
+        seconds = (time.perf_counter() - began) / 100
+        log.close()
+    return seconds
 
 
 def _median(call: Any, repeats: int) -> float:

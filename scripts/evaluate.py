@@ -31,9 +31,8 @@ def evaluate(arguments: list[str]) -> int:
         raise ConfigError(errors)
     sizes = {"num_episodes": whole_number("episodes", own["episodes"])}
     sizes["max_steps"] = whole_number("max_steps", own["max_steps"])
-    from marl.config import player
+    from marl.build import load_run, player
     from marl.evaluate import evaluate_seeds
-    from marl.policies import load_run
     from marl.statistics import summarize
 
     setup, learners = load_run(own["run"])

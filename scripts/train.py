@@ -27,7 +27,7 @@ NAMES_A_JOB = ("env", "mechanism", "experiment")
 
 def train(overrides: list[str]) -> int:
     """Run the overrides' job; returns the exit code."""
-    from marl.config import build, compose
+    from marl.config import compose
 
     if not any(o.split("=")[0] in NAMES_A_JOB for o in overrides):
         overrides = [MAIN_JOB, *overrides]
@@ -37,6 +37,8 @@ def train(overrides: list[str]) -> int:
     start_device(cfg.device)
     if dry:
         from omegaconf import OmegaConf
+
+        from marl.build import build
 
         build(cfg)
         print(OmegaConf.to_yaml(cfg))

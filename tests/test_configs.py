@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from marl.config import CONFIGS, ConfigError, build, check_targets, compose, describe, groups, load
+from marl.build import build, load
+from marl.config import CONFIGS, ConfigError, check_targets, compose, describe, groups
 from marl.program import Program
 
 SMALL = [

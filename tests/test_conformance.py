@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import pytest
 from omegaconf import OmegaConf
 
-from marl.config import build_env, compose, groups
+from marl.build import build_env
+from marl.config import compose, groups
 from tests import conformance, toys
 
 PLAYED_IN = 2

@@ -20,7 +20,8 @@ import pytest
 from gymnasium import spaces
 from omegaconf import OmegaConf
 
-from marl.config import build_env, compose, groups
+from marl.build import build_env
+from marl.config import compose, groups
 
 FOLDER = Path(__file__).parent / "playthroughs"
 GAMES = groups()["env"]

@@ -10,7 +10,8 @@ import pytest
 
 from algos.coin_players import CoinPlayer
 from envs.coin_game import MOVES, State
-from marl.config import ConfigError, build, build_env, compose, player
+from marl.build import build, build_env, player
+from marl.config import ConfigError, compose
 from marl.evaluate import play
 from marl.population import Mixture
 

@@ -9,7 +9,7 @@ import pytest
 from gymnasium import spaces
 
 from algos.random_player import RandomPlayer
-from marl.config import load
+from marl.build import load
 from marl.environment import TimeStep
 from marl.learner import start, train
 

@@ -12,7 +12,8 @@ from gymnasium import spaces
 from algos.scripted import STRATEGIES, Scripted
 from envs.matrix_game import MatrixGame
 from envs.public_goods import PublicGoods
-from marl.config import build_env, compose, groups, load, player
+from marl.build import build_env, load, player
+from marl.config import compose, groups
 from marl.environment import Mechanism
 from marl.learner import start, train
 from marl.population import Mixture

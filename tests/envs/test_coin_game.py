@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from envs.coin_game import MAX_SIZE, CoinGame, State, _digit
-from marl.config import ConfigError, build, build_env, compose
+from marl.build import build, build_env
+from marl.config import ConfigError, compose
 
 LEFT, RIGHT, UP, DOWN, STAY = range(5)
 RED, BLUE = 0, 1

@@ -9,7 +9,8 @@ import pytest
 
 from envs.matrix_game import MatrixGame
 from envs.symmetric_game import SymmetricGame
-from marl.config import build_env, compose
+from marl.build import build_env
+from marl.config import compose
 
 # name: payoffs of CC, CD, DC, DD to (row, column), and the rounds
 PRESETS = {

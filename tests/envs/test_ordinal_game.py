@@ -17,7 +17,8 @@ from envs.ordinal_game import (
     family,
     ordinal_game,
 )
-from marl.config import ConfigError, build, build_env, compose
+from marl.build import build, build_env
+from marl.config import ConfigError, compose
 
 NUMBERS = range(1, NUM_GAMES + 1)
 

@@ -7,7 +7,8 @@ import pytest
 
 from envs.matrix_game import MatrixGame
 from envs.public_goods import PublicGoods
-from marl.config import build_env, compose
+from marl.build import build_env
+from marl.config import compose
 
 KEY = jax.random.key(0)
 

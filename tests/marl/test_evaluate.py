@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from marl.config import compose, load, player
+from marl.build import frozen_player, load, load_run, player
+from marl.config import compose
 from marl.evaluate import evaluate_seeds, play
-from marl.policies import frozen_player, load_run
 from marl.population import Mixture
 from marl.run import run
 

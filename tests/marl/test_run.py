@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from marl.build import load_run
 from marl.checkpoint import CheckpointError
 from marl.config import compose
 from marl.logger import read_rows
-from marl.policies import load_run
 from marl.run import RunLockedError, _locked, run
 from marl.validation import ConfigError
 

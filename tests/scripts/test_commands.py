@@ -130,7 +130,7 @@ def test_benchmark_of_an_algorithm_times_training_too():
     line = json.loads(command("benchmark", "env=chicken", "algo=ppo", *sizes).stdout)
     assert line["algo"] == "PPO"
     assert line["train_agent_steps_per_s"] == pytest.approx(2 * line["train_env_steps_per_s"], abs=2)
-    assert 0 < line["rollout_share"] < 1.5
+    assert set(line["share"]) == {"environment", "acting", "learning", "logging"}
 
 
 def test_figure_exits_1_if_a_claim_is_not_met(monkeypatch, capsys, tmp_path):

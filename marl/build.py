@@ -1,0 +1,180 @@
+"""From configurations to objects: games, algorithms, and the policies of finished runs.
+
+`load("env=coin_game", "mechanism=[gifting]")` gives notebooks and tests the same objects that
+the commands use. A run folder is a configuration too: its policies can be loaded, or play,
+frozen, in any seat of another game.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from omegaconf import DictConfig, OmegaConf
+
+from marl import checkpoint
+from marl.algorithm import Algorithm
+from marl.config import check_targets, compose, construct, groups, has_seats
+from marl.environment import Environment
+from marl.population import Frozen, Mixture, num_learners
+from marl.program import Program
+from marl.validation import ConfigError, nearest
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """A configuration and the objects that it describes."""
+
+    cfg: DictConfig
+    env: Environment
+    algo: Algorithm
+
+
+def load(*overrides: str) -> Setup:
+    """Compose, check and build, as `scripts/train.py` with the same overrides would.
+
+    Raises:
+        ConfigError: with one line for each thing wrong.
+    """
+    return build(compose(overrides))
+
+
+def build(cfg: DictConfig) -> Setup:
+    """The objects of a composed configuration.
+
+    Raises:
+        ConfigError: for a `_target_` that is not allowed, or what the objects' checks say.
+    """
+    check_targets(cfg)
+    try:
+        env = build_env(cfg)
+        env.check()
+        algo = build_algo(cfg, env)
+        algo.check(env)
+    except (ValueError, FileNotFoundError) as error:
+        raise ConfigError([str(error)]) from error
+    except Exception as error:  # hydra wraps what a constructor raised
+        cause = error.__cause__ or error
+        raise ConfigError([f"{type(cause).__name__}: {cause}".split("\n")[0]]) from error
+    return Setup(cfg, env, algo)
+
+
+def build_env(cfg: DictConfig) -> Environment:
+    """Base game first, then each mechanism around the one before it."""
+    wrap = lambda env, mechanism: construct(mechanism, env=env)
+    return functools.reduce(wrap, (cfg.mechanism or {}).values(), construct(cfg.env))
+
+
+def build_algo(cfg: DictConfig, env: Environment) -> Algorithm:
+    """The learning algorithm in the seats that it holds, beside scripted or frozen players.
+
+    Raises:
+        ValueError: if `seats` does not fit the game.
+    """
+    seats = _seats(cfg.seats, env.num_agents)
+    learning = tuple(s for s in seats if isinstance(s, int))
+    names = list(dict.fromkeys(s for s in seats if isinstance(s, str)))
+    members = []
+    if learning:
+        num_learners(learning)
+        members = [construct(cfg.algo, **({"seats": learning} if has_seats(cfg.algo) else {}))]
+    if not names:
+        return members[0]
+    held = {name: [i for i, s in enumerate(seats) if s == name] for name in names}
+    members += [player(name, held[name], tuple(cfg.plugins)) for name in names]
+    first = 1 if learning else 0
+    holder = tuple(0 if isinstance(s, int) else names.index(s) + first for s in seats)
+    return Mixture(members=tuple(members), holder=holder)
+
+
+def player(name: str, held: list[int], plugins: Iterable[str] = ()) -> Algorithm:
+    """A player for the seats `held` that does not learn: scripted, by name, or a run's policy.
+
+    Args:
+        name: a config algo/NAME without parameters, or a run folder (FOLDER:INDEX for a
+            seed other than the first).
+        held: the seats it will play.
+        plugins: further packages whose code may be built.
+
+    Raises:
+        ValueError: if there is neither.
+    """
+    if name in groups()["algo"]:
+        node = compose([f"algo={name}"]).algo
+        if has_seats(node):
+            raise ValueError(f"{name} learns; a fixed player is scripted or a run folder")
+        check_targets(node, plugins)
+        return construct(node)
+    if Path(name.partition(":")[0]).is_dir():
+        return frozen_player(name, held)
+    scripted = [n for n in groups()["algo"] if not has_seats(compose([f"algo={n}"]).algo)]
+    hint = nearest(name, scripted)
+    raise ValueError(f"no player {name}{hint} Choose a run folder or one of: {', '.join(scripted)}")
+
+
+def load_run(run_dir: Path | str) -> tuple[Setup, Any]:
+    """The setup of a run and its newest learners, leaves [S, P, ...] or [V, S, P, ...] if swept.
+
+    Raises:
+        FileNotFoundError: if the folder is no run or has no checkpoint.
+        ConfigError: if its configuration may not be built here.
+        CheckpointError: if its checkpoints are all damaged.
+    """
+    run_dir = Path(run_dir)
+    if not (run_dir / "config.yaml").is_file():
+        raise FileNotFoundError(f"{run_dir} is not a run folder: it has no config.yaml")
+    setup = build(OmegaConf.load(run_dir / "config.yaml"))
+    runners = jax.eval_shape(Program(setup).start)
+    _, restored = checkpoint.restore(run_dir / "checkpoints", runners)
+    return setup, restored.learner
+
+
+def frozen_player(name: str, held: list[int]) -> Frozen:
+    """A run's policy for the seats `held` of another game; `name` is RUN or RUN:SEED_INDEX.
+
+    Each seat is played by the learner that held that seat in the run; the first seed is
+    taken unless the name says otherwise.
+
+    Raises:
+        ValueError: if the run is a sweep, or has no such seed or seat.
+    """
+    folder, _, index = name.partition(":")
+    setup, learner = load_run(folder)
+    if OmegaConf.to_container(setup.cfg.sweep):
+        raise ValueError(f"{folder} is a sweep; only a run of one setting can play")
+    seed = int(index or 0)
+    if not 0 <= seed < setup.cfg.num_seeds:
+        raise ValueError(f"{name}: the run has seeds 0 to {setup.cfg.num_seeds - 1}")
+    algo, learner = learning_member(setup.algo, learner)
+    if max(held) >= len(algo.seats):
+        raise ValueError(f"{folder} has {len(algo.seats)} learning seats; it cannot play seat {max(held)}")
+    return hold(algo, jax.tree.map(lambda x: x[seed], learner), held)
+
+
+def hold(algo: Any, learner: Any, held: list[int]) -> Frozen:
+    """`algo`, with learner leaves [P, ...], frozen in seats that take the place of its seats `held`."""
+    holders = [algo.seats[seat] for seat in held]
+    chosen = sorted(set(holders))
+    seats = tuple(chosen.index(holder) for holder in holders)
+    return Frozen(algo.replace(seats=seats), jax.tree.map(lambda x: x[jnp.array(chosen)], learner))
+
+
+def learning_member(algo: Any, learner: Any) -> tuple[Any, Any]:
+    """The algorithm that learned, and its learner, out of a Mixture or alone."""
+    return (algo.members[0], learner[0]) if isinstance(algo, Mixture) else (algo, learner)
+
+
+def _seats(seats: Any, num_agents: int) -> list[int | str]:
+    if seats == "independent":
+        return list(range(num_agents))
+    if seats == "shared":
+        return [0] * num_agents
+    entries = isinstance(seats, Sequence) and all(isinstance(s, (int, str)) for s in seats)
+    if isinstance(seats, str) or not entries or len(seats) != num_agents:
+        raise ValueError(f"seats={seats}: must be independent, shared or a list of {num_agents} entries")
+    return list(seats)
