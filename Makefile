@@ -21,7 +21,7 @@ test-slow: $(VENV)/.installed
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/pyright --pythonpath $(abspath $(BIN)/python)
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .

@@ -34,7 +34,8 @@ class RepeatedGame(Environment):
 
     The horizon is fixed (a truncation), or with `ends_by_chance` the game ends after each round
     with probability 1 - continuation_prob (a termination), at the latest at `horizon`; horizon 0
-    means no limit. Subclasses give the `table`.
+    means no limit. A one-shot game is one that ends by chance with probability 1: behind a
+    horizon learners still expect the value of what would follow. Subclasses give the `table`.
     """
 
     continuation_prob: Any  # [] probability that a round is followed by another
