@@ -64,6 +64,12 @@ class PPO(Algorithm):
             optax.clip_by_global_norm(self.max_grad_norm), optax.adam(self.learning_rate, eps=1e-5)
         )
 
+    def check(self, env: Environment) -> None:
+        """Raise ValueError if the network cannot read what the game shows."""
+        ts = jax.eval_shape(env.reset, jax.random.key(0))[1]
+        games = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), ts)
+        jax.eval_shape(lambda key, ts: self.init(key, env, ts), jax.random.key(0), games)
+
     def init(self, key: Array, env: Environment, ts: TimeStep) -> Learner:
         """P fresh learners with different initial weights."""
         net = self._net(env)

@@ -36,17 +36,19 @@ def expand_codes(grid: Array, codes: tuple[int, ...]) -> Array:
     return jnp.concatenate(planes, axis=-1)
 
 
-class MLP(nn.Module):
-    """Flattens the observation (grid planes, then the vector) and applies dense layers.
+class Torso(nn.Module):
+    """Encodes the observation, applies dense layers, then perhaps a GRU.
 
-    Fields: hidden, widths of the layers; activation, one of ACTIVATIONS; core, width of a
-    GRU after the layers, 0 for none.
+    Fields: hidden, widths of the dense layers; activation, one of ACTIVATIONS; core, width of the
+    GRU, 0 for none; grid_codes, codes of each layer of obs["grid"].
     """
 
     hidden: tuple[int, ...]
     activation: str
     core: int
     grid_codes: tuple[int, ...] = ()
+
+    needs_grid = False
 
     @property
     def carry_size(self) -> int:
@@ -55,49 +57,48 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, carry: Carry, obs: dict[str, Array], start: Array) -> tuple[Carry, Array]:
-        """Returns (carry, features [T, B, F])."""
-        x = _flatten_grid(obs, self.grid_codes)
+        """Returns (carry, features [T, B, F]).
+
+        Raises:
+            ValueError: if a network for grids is given a game without one.
+        """
+        if self.needs_grid and "grid" not in obs:
+            raise ValueError("network: this game has no grid to convolve; use network=mlp or network=gru")
+        parts = [self.encode_grid(expand_codes(obs["grid"], self.grid_codes))] if "grid" in obs else []
+        parts += [obs["vector"]] if "vector" in obs else []
+        x = jnp.concatenate(parts, axis=-1)
         for width in self.hidden:
             x = ACTIVATIONS[self.activation](dense(width)(x))
         return _recur(self.core, carry, x, start)
 
+    def encode_grid(self, planes: Array) -> Array:
+        """[T, B, H, W, L] planes -> [T, B, F]."""
+        raise NotImplementedError("a torso says how it reads a grid")
 
-class CNN(nn.Module):
-    """Convolutions over the planes of obs["grid"], then dense layers on their output and the vector.
 
-    Fields: features, channels of each 3x3 convolution (stride 1, same size); hidden,
-    activation and core as in MLP.
-    """
+class MLP(Torso):
+    """Flattens the planes of the grid."""
+
+    def encode_grid(self, planes: Array) -> Array:
+        """[T, B, H, W, L] -> [T, B, H * W * L]."""
+        return planes.reshape(*planes.shape[:2], -1)
+
+
+class CNN(Torso, kw_only=True):
+    """Applies 3x3 convolutions (stride 1, same size) with `features` channels to the planes."""
 
     features: tuple[int, ...]
-    hidden: tuple[int, ...]
-    activation: str
-    core: int
-    grid_codes: tuple[int, ...] = ()
 
-    @property
-    def carry_size(self) -> int:
-        """Width of the recurrent state, 0 if there is none."""
-        return self.core
+    needs_grid = True
 
-    @nn.compact
-    def __call__(self, carry: Carry, obs: dict[str, Array], start: Array) -> tuple[Carry, Array]:
-        """Returns (carry, features [T, B, F])."""
-        if "grid" not in obs:
-            raise ValueError("network cnn needs an observation with a grid; use network=mlp")
-        activation = ACTIVATIONS[self.activation]
-        x = expand_codes(obs["grid"], self.grid_codes)
-        time, batch = x.shape[:2]
-        x = x.reshape(time * batch, *x.shape[2:])
+    def encode_grid(self, planes: Array) -> Array:
+        """[T, B, H, W, L] -> [T, B, H * W * features[-1]]."""
+        time, batch = planes.shape[:2]
+        x = planes.reshape(time * batch, *planes.shape[2:])
         for channels in self.features:
             kernel_init = nn.initializers.orthogonal(ORTHOGONAL_GAIN)
-            x = activation(nn.Conv(channels, (3, 3), kernel_init=kernel_init)(x))
-        x = x.reshape(time, batch, -1)
-        if "vector" in obs:
-            x = jnp.concatenate([x, obs["vector"]], axis=-1)
-        for width in self.hidden:
-            x = activation(dense(width)(x))
-        return _recur(self.core, carry, x, start)
+            x = ACTIVATIONS[self.activation](nn.Conv(channels, (3, 3), kernel_init=kernel_init)(x))
+        return x.reshape(time, batch, -1)
 
 
 class ActorCritic(nn.Module):
@@ -135,17 +136,6 @@ class ActorCritic(nn.Module):
 def initial_carry(net: nn.Module, batch: tuple[int, ...]) -> Carry:
     """The carry of games that just began: zeros [*batch, H], or () for feed-forward nets."""
     return jnp.zeros((*batch, net.carry_size)) if net.carry_size else ()
-
-
-def _flatten_grid(obs: dict[str, Array], grid_codes: tuple[int, ...]) -> Array:
-    """[T, B, ...] observation -> [T, B, F]."""
-    parts = []
-    if "grid" in obs:
-        planes = expand_codes(obs["grid"], grid_codes)
-        parts.append(planes.reshape(*planes.shape[:2], -1))
-    if "vector" in obs:
-        parts.append(obs["vector"])
-    return jnp.concatenate(parts, axis=-1)
 
 
 def _recur(width: int, carry: Carry, x: Array, start: Array) -> tuple[Carry, Array]:

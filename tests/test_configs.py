@@ -110,6 +110,7 @@ def test_all_errors_are_named_in_one_message():
         ("seats=[0,2]", "learners must be 0..P-1"),
         ("seats=[0,tit_for_tut]", "no player tit_for_tut, did you mean tit_for_tat?"),
         ("network.activation=swish", "network.activation=swish: must be tanh, relu, elu or silu"),
+        ("network=cnn", "network: this game has no grid to convolve; use network=mlp"),
         ("+sweep.algo.entcoef=[1]", "sweep.algo.entcoef: no such key"),
         ("num_envs", "num_envs: not of the form key=value"),
         ("mechanism=[sanctions]", "mechanism=sanctions: no such mechanism, did you mean sanction?"),
