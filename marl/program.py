@@ -8,9 +8,11 @@ swept by separate runs (`-m`).
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 import math
 import os
+import platform
 import time
 from pathlib import Path
 from typing import Any
@@ -114,13 +116,22 @@ def use_compile_cache() -> None:
     """
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
-    folder = Path.home() / ".cache" / "marl" / f"jax-{jax.__version__}-{jax.default_backend()}"
+    kind = f"jax-{jax.__version__}-{jax.default_backend()}-{_host_kind()}"
+    folder = Path.home() / ".cache" / "marl" / kind
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError:
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_compilation_cache_max_size", 2 << 30)
+
+
+def _host_kind() -> str:
+    """Eight hex digits for the kind of processor: compiled programs do not fit another."""
+    about = Path("/proc/cpuinfo")
+    lines = about.read_text().splitlines() if about.exists() else [platform.processor()]
+    told = next((line for line in lines if line.startswith(("flags", "Features"))), lines[0])
+    return hashlib.sha256(told.encode()).hexdigest()[:8]
 
 
 def _locate(key: str, cfg: Any) -> list[str]:

@@ -181,9 +181,13 @@ def final_metrics(rows: list[dict], fraction: float) -> dict[str, dict[str, Any]
 def new_run_dir(cfg: DictConfig) -> Path:
     """A folder name under runs/ that no other run has, in order of time."""
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    game = str(cfg.env._target_).rsplit(".", 1)[-1]
-    rule = str(cfg.algo._target_).rsplit(".", 1)[-1]
-    return Path("runs") / f"{now}-{game}-{rule}-{uuid.uuid4().hex[:4]}".lower()
+    return Path("runs") / f"{now}-{_title(cfg)}-{uuid.uuid4().hex[:4]}"
+
+
+def _title(cfg: DictConfig) -> str:
+    """Game and learning rule, such as "coingame-ppo"."""
+    names = (str(node._target_).rsplit(".", 1)[-1] for node in (cfg.env, cfg.algo))
+    return "-".join(names).lower()
 
 
 def config_hash(cfg: DictConfig) -> str:
@@ -232,8 +236,7 @@ def _resume(program: Any, run_dir: Path) -> tuple[Any, int]:
 
 
 def _mirror(cfg: DictConfig, run_dir: Path) -> WandbMirror:
-    plain = OmegaConf.to_container(cfg, resolve=True)
-    group = f"{new_run_dir(cfg).name.split('-', 2)[2].rsplit('-', 1)[0]}-{config_hash(cfg)}"
+    plain, group = OmegaConf.to_container(cfg, resolve=True), f"{_title(cfg)}-{config_hash(cfg)}"
     return WandbMirror(cfg.logger.wandb_mode, cfg.logger.project, group, run_dir, plain)
 
 
