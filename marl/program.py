@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.util
 import itertools
 import math
 import os
@@ -123,7 +124,8 @@ def use_compile_cache() -> None:
     except OSError:
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_compilation_cache_max_size", 2 << 30)
+    if importlib.util.find_spec("filelock"):  # which jax needs to bound the folder's size
+        jax.config.update("jax_compilation_cache_max_size", 2 << 30)
 
 
 def _host_kind() -> str:
