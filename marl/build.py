@@ -111,14 +111,16 @@ def player(name: str, held: list[int], plugins: Iterable[str] = ()) -> Algorithm
         check_targets(node, plugins)
         return construct(node)
     if Path(name.partition(":")[0]).is_dir():
-        return frozen_player(name, held)
+        return frozen_player(name, held, plugins)
     scripted = [n for n in groups()["algo"] if not has_seats(compose([f"algo={n}"]).algo)]
     hint = nearest(name, scripted)
     raise ValueError(f"no player {name}{hint} Choose a run folder or one of: {', '.join(scripted)}")
 
 
-def load_run(run_dir: Path | str) -> tuple[Setup, Any]:
+def load_run(run_dir: Path | str, plugins: Iterable[str] = ()) -> tuple[Setup, Any]:
     """The setup of a run and its newest learners, leaves [S, P, ...] or [V, S, P, ...] if swept.
+
+    The folder's own list of plugins does not count: `plugins` are the packages that you trust.
 
     Raises:
         FileNotFoundError: if the folder is no run or has no checkpoint.
@@ -128,13 +130,15 @@ def load_run(run_dir: Path | str) -> tuple[Setup, Any]:
     run_dir = Path(run_dir)
     if not (run_dir / "config.yaml").is_file():
         raise FileNotFoundError(f"{run_dir} is not a run folder: it has no config.yaml")
-    setup = build(OmegaConf.load(run_dir / "config.yaml"))
+    cfg = OmegaConf.load(run_dir / "config.yaml")
+    cfg.plugins = list(plugins)
+    setup = build(cfg)
     runners = jax.eval_shape(Program(setup).start)
     _, restored = checkpoint.restore(run_dir / "checkpoints", runners)
     return setup, restored.learner
 
 
-def frozen_player(name: str, held: list[int]) -> Frozen:
+def frozen_player(name: str, held: list[int], plugins: Iterable[str] = ()) -> Frozen:
     """A run's policy for the seats `held` of another game; `name` is RUN or RUN:SEED_INDEX.
 
     Each seat is played by the learner that held that seat in the run; the first seed is
@@ -144,7 +148,7 @@ def frozen_player(name: str, held: list[int]) -> Frozen:
         ValueError: if the run is a sweep, or has no such seed or seat.
     """
     folder, _, index = name.partition(":")
-    setup, learner = load_run(folder)
+    setup, learner = load_run(folder, plugins)
     if OmegaConf.to_container(setup.cfg.sweep):
         raise ValueError(f"{folder} is a sweep; only a run of one setting can play")
     seed = int(index or 0)

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from marl.checkpoint import write_atomically
 from marl.config import check_targets, compose, construct
-from marl.console import ChunkProgress, print_summary
+from marl.console import SHOWN, ChunkProgress, print_summary
 from marl.run import run
 from marl.validation import ConfigError
 
@@ -73,7 +73,8 @@ def run_experiment(name: str, overrides: Sequence[str], scale: str, folder: Path
         if result.exit_code:
             return Outcome(folder, result.exit_code, [])
         summaries[title] = result.summary
-        print_summary(title, result.summary, [panel.metric for panel in figure.plot.panels])
+        shown = [panel.metric for panel in figure.plot.get("panels", ())]
+        print_summary(title, result.summary, shown or SHOWN)
     stem = name.replace("/", "-")
     write_csv(folder / f"{stem}.csv", summaries)
     construct(figure.plot, summaries=summaries, path=folder / f"{stem}.png")

@@ -135,7 +135,7 @@ class Mixture(Algorithm):
         return tuple(m.bootstrap(env, lr, c, view) for m, lr, c, view in parts)
 
     def update(self, env: Environment, learner: tuple, batch: Batch, key: Array) -> tuple[tuple, dict]:
-        """Each member learns from its own seats; metrics are those of all members."""
+        """Each member learns from its own seats; where metrics share a name the last member's counts."""
         keys = jax.random.split(key, len(self.members))
         learners, metrics = [], {}
         for m, member in enumerate(self.members):

@@ -14,7 +14,7 @@ from jax import Array
 
 def align(mask: Array, like: Array) -> Array:
     """`mask` [T, E] as float32 with trailing axes of length one, to multiply `like` [T, E, ...]."""
-    return mask.astype(jnp.float32).reshape(mask.shape + (1,) * (like.ndim - mask.ndim))
+    return jnp.asarray(mask, jnp.float32).reshape(mask.shape + (1,) * (like.ndim - mask.ndim))
 
 
 def gae(

@@ -9,16 +9,18 @@ from marl.cli import main, options, whole_number
 from marl.validation import ConfigError
 
 USAGE = """
-usage: python scripts/evaluate.py run=FOLDER [opponent=NAME,NAME,...] [episodes=100] [max_steps=1000] [seed=0]
+usage: python scripts/evaluate.py run=FOLDER [opponent=NAME,NAME,...] [episodes=100] [max_steps=1000]
+                                  [seed=0] [plugins=PACKAGE,...]
 
   Plays full episodes with the newest checkpoint of a run and prints JSON: for sampled and for
   greedy actions, the outcomes of every seed with mean, IQM and 95 % interval, in self-play or,
   with opponent=, with the learner of seat 0 in seat 0 and the opponent in all other seats. An
-  opponent is a scripted player or a run folder. max_steps cuts games that have no end.
+  opponent is a scripted player or a run folder. max_steps cuts games that have no end. plugins
+  are packages of your own that the run's configuration may use.
 
 Exit codes: 0 done, 2 bad input or damaged run.
 """
-OPTIONS = {"run": "", "opponent": "", "episodes": "100", "max_steps": "1000", "seed": "0"}
+OPTIONS = {"run": "", "opponent": "", "episodes": "100", "max_steps": "1000", "seed": "0", "plugins": ""}
 
 
 def evaluate(arguments: list[str]) -> int:
@@ -35,13 +37,14 @@ def evaluate(arguments: list[str]) -> int:
     from marl.evaluate import evaluate_seeds
     from marl.statistics import summarize
 
-    setup, learners = load_run(own["run"])
+    plugins = [name for name in own["plugins"].split(",") if name]
+    setup, learners = load_run(own["run"], plugins)
     if setup.cfg.sweep:
         raise ConfigError([f"run={own['run']}: a sweep; evaluate a run of one setting"])
     if setup.env.fixed_horizon:
         sizes["max_steps"] = setup.env.fixed_horizon
     others = list(range(1, setup.env.num_agents))
-    opponents = {name: player(name, others) for name in own["opponent"].split(",") if name}
+    opponents = {name: player(name, others, plugins) for name in own["opponent"].split(",") if name}
     result = {"run": own["run"], "episodes": sizes["num_episodes"], "seed": int(own["seed"])}
     for name, opponent in (opponents or {"self_play": None}).items():
         result[name] = {}

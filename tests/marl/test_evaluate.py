@@ -1,5 +1,7 @@
 """Evaluation and frozen policies: exact outcomes of known players, any seat, any seed."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from marl.config import compose
 from marl.evaluate import evaluate_seeds, play
 from marl.population import Mixture
 from marl.run import run
+from marl.validation import ConfigError
 
 TINY = [
     "env.horizon=6",
@@ -98,3 +101,13 @@ def test_learning_beside_a_frozen_policy_and_a_scripted_player(trained):
 def test_a_policy_that_is_not_there_is_named(trained, name, message):
     with pytest.raises(ValueError, match=message):
         frozen_player(name.format(run=trained), [5] if "seat" in message else [0])
+
+
+def test_a_run_folder_cannot_name_its_own_plugins(trained, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(trained, folder)
+    text = (folder / "config.yaml").read_text()
+    text = text.replace("envs.matrix_game.MatrixGame", "os.system").replace("plugins: []", "plugins: [os]")
+    (folder / "config.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"_target_ os.system is outside envs, algos, marl;"):
+        load_run(folder)
