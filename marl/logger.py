@@ -29,7 +29,7 @@ class MetricsLog:
 
     def append(self, row: dict[str, Any]) -> None:
         """Write one row and flush it."""
-        row = row | {"metrics": {k: _plain(v) for k, v in row["metrics"].items()}}
+        row = row | {"metrics": {k: plain(v) for k, v in row["metrics"].items()}}
         self.rows.append(row)
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
@@ -99,10 +99,10 @@ class WandbMirror:
             self._off = True
 
 
-def _plain(value: Any) -> Any:
-    """Nested lists of finite floats, null elsewhere."""
+def plain(value: Any) -> Any:
+    """An array or nested lists of numbers as nested lists for JSON; None where not finite."""
     if isinstance(value, list):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     return value if value is None or math.isfinite(value) else None

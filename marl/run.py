@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from marl import checkpoint
 from marl.build import build
-from marl.logger import MetricsLog, WandbMirror
+from marl.logger import MetricsLog, WandbMirror, plain
 from marl.signals import StopSignal, Watch
 from marl.statistics import summarize
 from marl.validation import ConfigError, flatten
@@ -163,18 +163,22 @@ class _Session:
 def final_metrics(rows: list[dict], fraction: float) -> dict[str, dict[str, Any]]:
     """Means over the last `fraction` of the rows, per seed, with their statistics over seeds.
 
+    Rows without a value (no episode ended in that chunk) do not count.
+
     Returns:
         {name: {per_seed, mean, iqm, low, high, n}}; with a sweep each is a list over its points.
     """
     last = rows[-max(1, round(len(rows) * fraction)) :]
     final = {}
     for name in last[-1]["metrics"]:
-        values = np.asarray([row["metrics"][name] for row in last], np.float64).mean(0)  # [S] or [V, S]
+        found = np.asarray([row["metrics"][name] for row in last], np.float64)  # [rows, (V,) S]
+        known = np.isfinite(found)
+        values = np.where(known, found, 0.0).sum(0) / np.where(known.any(0), known.sum(0), np.nan)
         per_point = [summarize(v) for v in values.reshape(-1, values.shape[-1])]
         statistics = {k: [p[k] for p in per_point] for k in per_point[0]}
         if values.ndim == 1:
             statistics = per_point[0]
-        final[name] = {"per_seed": values.tolist()} | statistics
+        final[name] = {"per_seed": plain(values)} | statistics
     return final
 
 

@@ -16,7 +16,7 @@ from marl.build import load_run
 from marl.checkpoint import CheckpointError
 from marl.config import compose
 from marl.logger import read_rows
-from marl.run import RunLockedError, _locked, run
+from marl.run import RunLockedError, _locked, final_metrics, run
 from marl.validation import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -169,3 +169,10 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be written"):
         run(compose(TINY), tmp_path / "file" / "run")
+
+
+def test_rows_without_a_value_do_not_count_in_the_summary():
+    rows = [{"metrics": {"return": values}} for values in ([9.0, 9.0], [1.0, None], [3.0, None])]
+    found = final_metrics(rows, 0.6)["return"]
+    assert found["per_seed"] == [2.0, None]
+    assert (found["mean"], found["n"]) == (2.0, 1)
