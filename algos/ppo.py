@@ -49,6 +49,7 @@ class PPO(Algorithm):
     num_steps: int = struct.field(pytree_node=False)  # T
     num_epochs: int = struct.field(pytree_node=False)  # passes over a batch
     num_minibatches: int = struct.field(pytree_node=False)  # parts of a batch, one step each
+    num_accumulations: int = struct.field(pytree_node=False)  # pieces that a step's gradient is summed over
     separate_critic: bool = struct.field(pytree_node=False)  # the critic has its own torso
     network: Any = struct.field(pytree_node=False)  # torso, see marl.networks
     seats: Seats = struct.field(pytree_node=False)  # [A] learner of each seat
@@ -173,8 +174,11 @@ class PPO(Algorithm):
             return ppo_loss(pi, value, part, **weights)
 
         def minibatch(learner: Learner, index: Array) -> tuple[Learner, dict]:
-            part, part_carry = jax.tree.map(lambda x: x[index], (data, carry))
-            grads, metrics = jax.grad(loss_fn, has_aux=True)(learner.params, part_carry, part)
+            def gradient(index: Array) -> tuple[Any, dict]:
+                part, part_carry = jax.tree.map(lambda x: x[index], (data, carry))
+                return jax.grad(loss_fn, has_aux=True)(learner.params, part_carry, part)
+
+            grads, metrics = _mean_over(gradient, index.reshape(self.num_accumulations, -1))
             updates, opt_state = optimizer.update(grads, learner.opt_state)
             metrics["grad_norm"] = optax.tree.norm(grads)
             return Learner(optax.apply_updates(learner.params, updates), opt_state), metrics
@@ -185,6 +189,17 @@ class PPO(Algorithm):
 
         learner, metrics = jax.lax.scan(epoch, learner, jax.random.split(key, self.num_epochs))
         return learner, {k: v.mean() for k, v in metrics.items()}
+
+
+def _mean_over(function: Callable[[Array], Any], pieces: Array) -> Any:
+    """Mean of function(piece) over the leading axis of `pieces`, one piece in memory at a time."""
+    if len(pieces) == 1:
+        return function(pieces[0])
+    shapes = jax.eval_shape(function, pieces[0])
+    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    add = lambda total, piece: (jax.tree.map(jnp.add, total, function(piece)), None)
+    total, _ = jax.lax.scan(add, zero, pieces)
+    return jax.tree.map(lambda x: x / len(pieces), total)
 
 
 def ppo_loss(

@@ -115,17 +115,19 @@ def check_batch(num_envs: int, algo: dict[str, Any]) -> list[str]:
     """Messages if minibatches do not divide the batch of an on-policy algorithm.
 
     Feed-forward networks cut the num_envs * num_steps samples of a seat, recurrent ones its
-    num_envs sequences.
+    num_envs sequences; accumulations cut each minibatch again.
     """
-    num = algo.get("num_minibatches")
-    if num is None or min(num, num_envs, algo["num_steps"]) < 1:
+    num, pieces = algo.get("num_minibatches"), algo.get("num_accumulations", 1)
+    if num is None or min(num, pieces, num_envs, algo["num_steps"]) < 1:
         return []
     recurrent = bool((algo.get("network") or {}).get("core"))
     size = num_envs if recurrent else num_envs * algo["num_steps"]
     what = "num_envs" if recurrent else "num_envs * algo.num_steps"
-    if size % num == 0:
-        return []
-    return [f"algo.num_minibatches={num}: must divide {what} = {size}"]
+    if size % num:
+        return [f"algo.num_minibatches={num}: must divide {what} = {size}"]
+    if size // num % pieces:
+        return [f"algo.num_accumulations={pieces}: must divide {what} / algo.num_minibatches = {size // num}"]
+    return []
 
 
 def _rule(name: str) -> Rule | None:

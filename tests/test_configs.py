@@ -102,6 +102,10 @@ def test_all_errors_are_named_in_one_message():
     ("override", "message"),
     [
         ("algo.num_minibatches=7", "algo.num_minibatches=7: must divide num_envs * algo.num_steps = 2048"),
+        (
+            "algo.num_accumulations=3",
+            "algo.num_accumulations=3: must divide num_envs * algo.num_steps / algo.",
+        ),
         ("algo.learning_rate=inf", "algo.learning_rate=inf: must be a finite number"),
         ("algo.gamma=1.5", "algo.gamma=1.5: must lie in [0, 1]"),
         ("algo.separate_critic=3", "algo.separate_critic=3: must be true or false"),

@@ -27,6 +27,7 @@ def ppo(seats=(0,), core=0, **changes):
         "num_steps": 8,
         "num_epochs": 4,
         "num_minibatches": 2,
+        "num_accumulations": 1,
         "separate_critic": False,
         "network": MLP(hidden=(16,), activation="tanh", core=core),
         "seats": seats,
@@ -283,3 +284,22 @@ def test_a_credit_reaches_the_policy_and_not_the_value_target():
     _, batch = after_learning(Scaled(-1.0))
     assert batch.reward.mean() < -0.98
     assert batch.extras["value"].mean() == pytest.approx(-1.0, abs=0.1)
+
+
+@NETWORKS
+def test_a_gradient_summed_over_pieces_is_the_gradient(core):
+    whole, pieces = (
+        learn(
+            ppo(core=core, num_accumulations=n),
+            probe("match"),
+            seed=0,
+            num_envs=32,
+            num_updates=3,
+            num_steps=15,
+        )[0]
+        for n in (1, 4)
+    )
+    for one, other in zip(
+        jax.tree.leaves(whole.learner.params), jax.tree.leaves(pieces.learner.params), strict=True
+    ):
+        np.testing.assert_allclose(one, other, atol=1e-5)

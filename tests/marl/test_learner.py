@@ -62,6 +62,7 @@ def ppo(core):
         num_steps=STEPS,
         num_epochs=2,
         num_minibatches=3,
+        num_accumulations=1,
         separate_critic=False,
         network=MLP(hidden=(4,), activation="tanh", core=core),
         seats=(0, 1),

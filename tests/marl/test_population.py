@@ -79,6 +79,7 @@ def ppo(seats):
         num_steps=4,
         num_epochs=1,
         num_minibatches=1,
+        num_accumulations=1,
         separate_critic=False,
         network=MLP(hidden=(8,), activation="tanh", core=0),
         seats=seats,
