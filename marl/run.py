@@ -83,17 +83,17 @@ def run(cfg: DictConfig, run_dir: Path, on_chunk: OnChunk = lambda done, total, 
         if done >= program.num_updates and (run_dir / "summary.json").exists():
             return Result(run_dir, 0, json.loads((run_dir / "summary.json").read_text()))
         log = MetricsLog(run_dir / "metrics.jsonl", done)
-        session = _Session(cfg, setup, program, run_dir, log, on_chunk)
-        done = session.advance(runners, done, stop)
-        summary = session.summary() if done >= program.num_updates else None
+        leg = _Leg(cfg, setup, program, run_dir, log, on_chunk)
+        done = leg.advance(runners, done, stop)
+        summary = leg.summary() if done >= program.num_updates else None
         log.close()
         stop.hand_over()
         return Result(run_dir, 0 if summary else stop.exit_code, summary)
 
 
 @dataclasses.dataclass
-class _Session:
-    """One process's part of a run: from where it stands to its end or to a signal."""
+class _Leg:
+    """One process's leg of a run: from where it stands to its end or to a signal."""
 
     cfg: DictConfig
     setup: Any

@@ -78,7 +78,7 @@ def check_types(env, key):
         assert (old.shape, old.dtype) == (new.shape, new.dtype), (
             f"{name}: {old} after reset, {new} after step"
         )
-        assert True not in (old.weak_type, new.weak_type), f"{name} is weakly typed"
+        assert not any((old.weak_type, new.weak_type)), f"{name} is weakly typed"
     of = lambda x: (x.shape, x.dtype)
     assert of(ts.reward) == ((A,), jnp.float32)
     assert of(ts.action_mask) == ((A, mask_size(env.action_space)), jnp.bool_)
