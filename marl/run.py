@@ -21,12 +21,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from marl import checkpoint
 from marl.build import build
 from marl.logger import MetricsLog, WandbMirror, plain
+from marl.program import Program, use_compile_cache
 from marl.signals import StopSignal, Watch
 from marl.statistics import summarize
 from marl.validation import ConfigError, flatten
@@ -72,9 +74,6 @@ def run(cfg: DictConfig, run_dir: Path, on_chunk: OnChunk = lambda done, total, 
         checkpoint.CheckpointError: if the folder's checkpoints are all damaged.
     """
     setup = build(cfg)
-    # jax is imported only once the configuration is known to be right
-    from marl.program import Program, use_compile_cache
-
     use_compile_cache()
     program = Program(setup)
     with _locked(run_dir), StopSignal() as stop:
@@ -144,8 +143,6 @@ class _Leg:
 
     def summary(self) -> dict[str, Any]:
         """Write and return summary.json."""
-        import jax
-
         last = self.log.rows[-1]
         facts = {
             "metrics": final_metrics(self.log.rows, self.cfg.summary_fraction),
@@ -228,8 +225,6 @@ def _write_config(cfg: DictConfig, run_dir: Path) -> None:
 
 def _resume(program: Any, run_dir: Path) -> tuple[Any, int]:
     """Runners and updates done: from the newest valid checkpoint, or a fresh start."""
-    import jax
-
     runners = program.start()
     try:
         done, restored = checkpoint.restore(run_dir / "checkpoints", jax.eval_shape(lambda: runners))

@@ -12,8 +12,12 @@ import numpy as np
 from flax import struct
 from gymnasium import spaces
 
+from algos.ppo import PPO
 from marl.environment import Environment, TimeStep, mask_size
 from marl.learner import rollout, start, train
+from marl.networks import MLP
+
+GAMMA = 0.9  # of every test of PPO
 
 
 class ProbeState(struct.PyTreeNode):
@@ -191,3 +195,25 @@ def learn(algo, env, seed, *, num_envs, num_updates, num_steps):
     fresh = jit_start(algo, env, jax.random.fold_in(key, num_updates), num_envs)
     fresh = fresh.replace(learner=runner.learner)
     return runner, what, jit_rollout(algo, env, fresh, key, 0, num_steps)[1]
+
+
+def ppo(seats=(0,), core=0, width=16, **changes):
+    """A small PPO; `core` is the width of a GRU, `changes` are further fields."""
+    fields = {
+        "learning_rate": 1e-2,
+        "gamma": GAMMA,
+        "gae_lambda": 0.9,
+        "clip_eps": 0.2,
+        "vf_coef": 0.5,
+        "ent_coef": 0.01,
+        "max_grad_norm": 0.5,
+        "credit": None,
+        "num_steps": 8,
+        "num_epochs": 4,
+        "num_minibatches": 2,
+        "num_accumulations": 1,
+        "separate_critic": False,
+        "network": MLP(hidden=(width,), activation="tanh", core=core),
+        "seats": seats,
+    }
+    return PPO(**(fields | changes))

@@ -4,35 +4,12 @@ import numpy as np
 import pytest
 from flax import struct
 
-from algos.ppo import PPO, ppo_loss
+from algos.ppo import ppo_loss
 from envs.matrix_game import MatrixGame
 from marl.distributions import Categorical
-from marl.networks import MLP
-from tests.probes import Aim, Locks, Tempting, jit_train, learn, probe
+from tests.probes import GAMMA, Aim, Locks, Tempting, jit_train, learn, ppo, probe
 
-GAMMA = 0.9
 NETWORKS = pytest.mark.parametrize("core", [0, 8], ids=["feed-forward", "gru"])
-
-
-def ppo(seats=(0,), core=0, **changes):
-    fields = {
-        "learning_rate": 1e-2,
-        "gamma": GAMMA,
-        "gae_lambda": 0.9,
-        "clip_eps": 0.2,
-        "vf_coef": 0.5,
-        "ent_coef": 0.01,
-        "max_grad_norm": 0.5,
-        "credit": None,
-        "num_steps": 8,
-        "num_epochs": 4,
-        "num_minibatches": 2,
-        "num_accumulations": 1,
-        "separate_critic": False,
-        "network": MLP(hidden=(16,), activation="tanh", core=core),
-        "seats": seats,
-    }
-    return PPO(**(fields | changes))
 
 
 def play(algo, env, num_updates=60):

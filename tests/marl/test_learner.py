@@ -3,11 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from algos.ppo import PPO
 from envs.matrix_game import MatrixGame
 from marl.algorithm import Algorithm
 from marl.learner import start, train
-from marl.networks import MLP
+from tests.probes import ppo
 
 STEPS, GAMES, UPDATES = 4, 3, 5
 GAME_KINDS = {
@@ -49,24 +48,8 @@ def game(horizon, by_chance=False):
     )
 
 
-def ppo(core):
-    return PPO(
-        learning_rate=1e-2,
-        gamma=0.9,
-        gae_lambda=0.9,
-        clip_eps=0.2,
-        vf_coef=0.5,
-        ent_coef=0.01,
-        max_grad_norm=0.5,
-        credit=None,
-        num_steps=STEPS,
-        num_epochs=2,
-        num_minibatches=3,
-        num_accumulations=1,
-        separate_critic=False,
-        network=MLP(hidden=(4,), activation="tanh", core=core),
-        seats=(0, 1),
-    )
+def learner_of(core):
+    return ppo((0, 1), core, width=4, num_steps=STEPS, num_epochs=2, num_minibatches=3)
 
 
 def first_runner(env):
@@ -212,7 +195,7 @@ def test_vmapped_seeds_equal_single_runs(by_chance):
 @pytest.mark.parametrize("core", [0, 4], ids=["feed-forward", "gru"])
 def test_training_in_chunks_equals_training_at_once(core):
     """Bit for bit, with a horizon (6) that does not divide the steps of an update (4)."""
-    algo, env, key = ppo(core), game(6), jax.random.key(1)
+    algo, env, key = learner_of(core), game(6), jax.random.key(1)
     runner = start(algo, env, jax.random.key(0), GAMES)
     whole, what = jit_train(algo, env, runner, key, jnp.arange(4))
     middle, first = jit_train(algo, env, runner, key, jnp.arange(2))

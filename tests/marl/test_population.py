@@ -5,13 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from algos.ppo import PPO
 from envs.matrix_game import MatrixGame
 from marl.algorithm import Algorithm, Batch
 from marl.environment import TimeStep
 from marl.learner import start, train
-from marl.networks import MLP
 from marl.population import Frozen, Mixture, num_learners, to_learners, to_seats
+from tests.probes import ppo
 
 SEATS = [(0, 0, 0, 0), (0, 1, 2, 3), (0, 0, 1, 1), (0, 1, 0, 1), (1, 0, 0, 1), (3, 1, 0, 2)]
 
@@ -64,26 +63,6 @@ def seen_by_seats(num_envs=2, num_agents=4):
 def mixture():
     """Seats 0 and 2 play Echo, seats 1 and 3 Slow."""
     return Mixture(members=(Echo(offset=100.0), Slow(offset=200.0)), holder=(0, 1, 0, 1))
-
-
-def ppo(seats):
-    return PPO(
-        learning_rate=1e-2,
-        gamma=0.9,
-        gae_lambda=0.9,
-        clip_eps=0.2,
-        vf_coef=0.5,
-        ent_coef=0.0,
-        max_grad_norm=1.0,
-        credit=None,
-        num_steps=4,
-        num_epochs=1,
-        num_minibatches=1,
-        num_accumulations=1,
-        separate_critic=False,
-        network=MLP(hidden=(8,), activation="tanh", core=0),
-        seats=seats,
-    )
 
 
 @pytest.mark.parametrize("seats", SEATS)
