@@ -23,7 +23,7 @@ from flax import struct
 from jax import Array
 
 from marl.algorithm import Algorithm
-from marl.environment import Environment, Mechanism
+from marl.environment import Environment, bare_game
 
 STRATEGIES = ("cooperative", "greedy")
 OBS_MODES = ("swapped", "egocentric")
@@ -51,7 +51,7 @@ class CoinPlayer(Algorithm):
         """Raise ValueError for an unknown strategy, or a game without the planes of a Coin Game."""
         if self.strategy not in STRATEGIES:
             raise ValueError(f"algo.strategy={self.strategy}: must be one of {', '.join(STRATEGIES)}")
-        game = _game(env)
+        game: Any = bare_game(env)
         who = f"scripted player coin_{self.strategy}"
         if not all(hasattr(game, name) for name in ("moves", "wrap", "obs_mode")):
             raise ValueError(f"{who} plays only the Coin Game, not {type(game).__name__}")
@@ -63,7 +63,7 @@ class CoinPlayer(Algorithm):
 
     def act(self, env, learner, carry, ts, key, greedy=False):
         """Moves [E, A] int32; `greedy` takes the first of equally good ones."""
-        game = _game(env)
+        game: Any = bare_game(env)
         grid = ts.obs["grid"].astype(jnp.int32)
         coins = _find(grid[..., OWN_COIN]), _find(grid[..., OTHER_COIN])
         reached = [_reached(grid, move, game.wrap) for move in game.moves]
@@ -83,13 +83,6 @@ class CoinPlayer(Algorithm):
         steals = other.exists & (to_other == 0) & ~(own.exists & (to_own == 0))
         flees = jnp.where(other.exists, -to_other, 0)
         return jnp.where(own.exists, to_own, flees) + FAR * steals
-
-
-def _game(env: Environment) -> Any:
-    """The game inside all mechanisms, for its moves and the shape of its board."""
-    while isinstance(env, Mechanism):
-        env = env.env
-    return env
 
 
 def _find(plane: Array) -> Cell:

@@ -82,6 +82,10 @@ class PPO(Algorithm):
 
         return jax.vmap(one)(jax.random.split(key, num_learners(self.seats)))
 
+    def for_acting(self, learner: Learner) -> Learner:
+        """The parameters without the optimiser's state."""
+        return learner.replace(opt_state=())
+
     def initial_carry(self, env: Environment, ts: TimeStep) -> Any:
         """[E, A, H] zeros, or () for feed-forward networks."""
         return initial_carry(self._net(env), ts.reward.shape)
@@ -116,12 +120,13 @@ class PPO(Algorithm):
     def update(self, env, learner, batch, key):
         """Several epochs of minibatch steps on the batch; metrics are means over learners."""
         advantage, target = self._advantage(env, learner, batch)
+        credit = batch.extras.get("credit")
         data = {
             "obs": batch.obs,
             "action_mask": None if env.all_legal else batch.action_mask,
             "action": batch.action,
             "log_prob": batch.extras["log_prob"],
-            "credit": self._credit(advantage, batch.done),
+            "credit": self._credit(advantage, batch.done) if credit is None else credit,
             "target": target,
             "start": jnp.broadcast_to(batch.start[..., None], target.shape),
         }
@@ -131,6 +136,21 @@ class PPO(Algorithm):
         learn = lambda *args: self._learn(env, *args)
         learner, metrics = jax.vmap(learn)(learner, carry, data, keys)
         return learner, {k: v.mean() for k, v in metrics.items()} | {"value": batch.extras["value"].mean()}
+
+    def credits(self, env: Environment, learner: Learner, batch: Batch, learns: Array) -> Array:
+        """[T, E, A] credit of all seats, normalised over the samples of those that learn, [E, A] bool.
+
+        For `marl.past_policies`: where only some seats learn, the others still count in the credit.
+        `update` prefers what stands in `extras` as "credit" to its own.
+        """
+        advantage = self._advantage(env, learner, batch)[0]
+        flat = to_learners(advantage, self.seats, 1)  # [P, T, B]
+        weight = to_learners(jnp.broadcast_to(learns, advantage.shape).astype(jnp.float32), self.seats, 1)
+        mean_over = lambda x: jnp.average(x, axis=(1, 2), weights=weight, keepdims=True)
+        centred = flat - mean_over(flat)
+        flat = centred / (jnp.sqrt(mean_over(centred**2)) + 1e-8)
+        advantage = to_seats(flat, self.seats, 1)
+        return advantage if self.credit is None else self.credit(advantage, batch.done, gamma=self.gamma)
 
     def _advantage(self, env: Environment, learner: Learner, batch: Batch) -> tuple[Array, Array]:
         """[T, E, A] advantages and value targets."""

@@ -49,8 +49,8 @@ def _draw(key: Array, space: spaces.Space, mask: Array) -> Array:
     if isinstance(space, spaces.MultiDiscrete):
         parts = jnp.split(mask, np.cumsum(space.nvec)[:-1], axis=-1)
         u = jax.random.uniform(key, (*seats, len(parts)))
-        return jnp.stack([_pick(part, u[..., i]) for i, part in enumerate(parts)], axis=-1)
-    return _pick(mask, jax.random.uniform(key, seats))
+        return jnp.stack([pick(part, u[..., i]) for i, part in enumerate(parts)], axis=-1)
+    return pick(mask, jax.random.uniform(key, seats))
 
 
 def _short_uniform(key: Array, shape: tuple[int, ...], num: int) -> tuple[Array, int]:
@@ -68,7 +68,7 @@ def _short_uniform(key: Array, shape: tuple[int, ...], num: int) -> tuple[Array,
     return (parts & np.uint32(2**bits - 1)).reshape(-1)[:size].reshape(shape), bits
 
 
-def _pick(mask: Array, u: Array) -> Array:
+def pick(mask: Array, u: Array) -> Array:
     """[...] int32, the True entry number floor(u * count) of `mask` [..., N]; `u` [...] in [0, 1).
 
     The running count is written out over N: on a CPU jnp.cumsum takes two to four times as long.

@@ -26,7 +26,7 @@ from gymnasium import spaces
 from jax import Array
 
 from marl.algorithm import Algorithm
-from marl.environment import Environment, TimeStep
+from marl.environment import Environment, TimeStep, bare_game
 
 COOPERATE, DEFECT = 0, 1
 NUM_FEATURES = 4  # of the observation that the players read
@@ -86,6 +86,8 @@ class Scripted(Algorithm):
         who = f"scripted player {self.strategy}"
         if not isinstance(env.action_space, spaces.Discrete) or env.action_space.n < 2:
             raise ValueError(f"{who} needs Discrete actions 0 and 1, not {env.action_space}")
+        if bare_game(env).num_stages > 1:
+            raise ValueError(f"{who} needs a game whose rounds are one step each")
         ts = jax.eval_shape(env.reset, jax.random.key(0))[1]
         if not {"cooperated", "defected"} <= ts.events.keys():
             raise ValueError(f"{who} needs a game with the events cooperated and defected")

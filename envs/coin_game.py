@@ -35,6 +35,7 @@ from gymnasium import spaces
 from jax import Array
 
 from marl.environment import Environment, TimeStep
+from marl.render import BLUE, RED, Thing, board
 
 # (row, column) steps of the actions left, right, up, down, stay
 MOVES = ((0, -1), (0, 1), (-1, 0), (1, 0), (0, 0))
@@ -163,6 +164,14 @@ class CoinGame(Environment):
             own, other = own & ~(contested & beaten), other & ~(contested[::-1] & beaten)
         coin_cell = self._replace_coins(draw, reached, seat_cell, state.coin_cell)
         return self._look(State(seat_cell, coin_cell, state.time + 1), own, other)
+
+    def picture(self, state: State) -> np.ndarray:
+        """The board: seats are discs, coins rings, red those of seat 0 and blue those of seat 1."""
+        cells = [*np.asarray(state.seat_cell), *np.asarray(state.coin_cell)]
+        looks = [(RED, "disc"), (BLUE, "disc"), (RED, "ring"), (BLUE, "ring")]
+        there = [(cell, look) for cell, look in zip(cells, looks, strict=True) if cell < self.size**2]
+        things = [Thing(*divmod(int(cell), self.size), *look) for cell, look in there]
+        return board(self.size, self.size, things)
 
     def _replace_coins(self, draw: Array, reached: Array, seat_cell: Array, coin_cell: Array) -> Array:
         """[2] cells of the coins after those that were `reached` [2] have been replaced."""

@@ -68,6 +68,15 @@ class Algorithm(struct.PyTreeNode):
         """A fresh learner; `ts` is a TimeStep with leading axis E."""
         return ()
 
+    def for_acting(self, learner: Any) -> Any:
+        """The part of a learner that `act` needs, leaves [P, ...] (P learners); `act` works on it alone.
+
+        Frozen players and exported policies keep only this. It drops parts (the optimiser's state,
+        a replay buffer) by putting () in their place, and changes nothing else, so that it works
+        under any leading axes and twice in a row. All of it unless the algorithm says otherwise.
+        """
+        return learner
+
     def initial_carry(self, env: Environment, ts: TimeStep) -> Any:
         """The recurrent state of E games that just began; leaves [E, A, ...]."""
         return ()

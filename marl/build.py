@@ -7,9 +7,10 @@ frozen, in any seat of another game.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from marl import checkpoint
 from marl.algorithm import Algorithm
 from marl.config import check_targets, compose, construct, groups, has_seats
 from marl.environment import Environment
+from marl.past_policies import PastPlay, without_past
 from marl.population import Frozen, Mixture, num_learners
 from marl.program import Program
-from marl.validation import ConfigError, nearest
+from marl.secrets import read_run_config
+from marl.validation import ConfigError, check_batch, nearest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,17 +54,28 @@ def build(cfg: DictConfig) -> Setup:
         ConfigError: for a `_target_` that is not allowed, or what the objects' checks say.
     """
     check_targets(cfg)
-    try:
+    with config_errors():
         env = build_env(cfg)
         env.check()
         algo = build_algo(cfg, env)
         algo.check(env)
+    return Setup(cfg, env, algo)
+
+
+@contextlib.contextmanager
+def config_errors() -> Iterator[None]:
+    """Make a ConfigError of whatever a constructor or a check raises.
+
+    Raises:
+        ConfigError: in its place.
+    """
+    try:
+        yield
     except (ValueError, FileNotFoundError) as error:
         raise ConfigError([str(error)]) from error
     except Exception as error:  # hydra wraps what a constructor raised
         cause = error.__cause__ or error
         raise ConfigError([f"{type(cause).__name__}: {cause}".split("\n")[0]]) from error
-    return Setup(cfg, env, algo)
 
 
 def build_env(cfg: DictConfig) -> Environment:
@@ -82,7 +96,8 @@ def build_algo(cfg: DictConfig, env: Environment) -> Algorithm:
     members = []
     if learning:
         num_learners(learning)
-        members = [construct(cfg.algo, **({"seats": learning} if has_seats(cfg.algo) else {}))]
+        algo = construct(cfg.algo, **({"seats": learning} if has_seats(cfg.algo) else {}))
+        members = [_against_its_past(algo, cfg) if cfg.get("past") else algo]
     if not names:
         return members[0]
     held = {name: [i for i, s in enumerate(seats) if s == name] for name in names}
@@ -90,6 +105,19 @@ def build_algo(cfg: DictConfig, env: Environment) -> Algorithm:
     first = 1 if learning else 0
     holder = tuple(0 if isinstance(s, int) else names.index(s) + first for s in seats)
     return Mixture(members=tuple(members), holder=holder)
+
+
+def _against_its_past(algo: Algorithm, cfg: DictConfig) -> Algorithm:
+    if not has_seats(cfg.algo):
+        raise ValueError(f"past: {type(algo).__name__} does not learn and has no past; set past=null")
+    algo = PastPlay(algo=algo, **OmegaConf.to_container(cfg.past))
+    algo.check_sizes()
+    num_rows = algo.rows(cfg.num_envs)[0].shape[1]
+    errors = check_batch(num_rows, OmegaConf.to_container(cfg.algo))
+    if errors:
+        what = f"past: each learner learns from {num_rows} seats of num_envs={cfg.num_envs} games"
+        raise ValueError(f"{what}, which count here as num_envs: {errors[0]}")
+    return algo
 
 
 def player(name: str, held: list[int], plugins: Iterable[str] = ()) -> Algorithm:
@@ -104,15 +132,17 @@ def player(name: str, held: list[int], plugins: Iterable[str] = ()) -> Algorithm
     Raises:
         ValueError: if there is neither.
     """
-    if name in groups()["algo"]:
-        node = compose([f"algo={name}"]).algo
+    plugins = tuple(plugins)
+    known, own = groups(plugins)["algo"], f"plugins=[{','.join(plugins)}]"
+    if name in known:
+        node = compose([own, f"algo={name}"]).algo
         if has_seats(node):
             raise ValueError(f"{name} learns; a fixed player is scripted or a run folder")
         check_targets(node, plugins)
         return construct(node)
     if Path(name.partition(":")[0]).is_dir():
         return frozen_player(name, held, plugins)
-    scripted = [n for n in groups()["algo"] if not has_seats(compose([f"algo={n}"]).algo)]
+    scripted = [n for n in known if not has_seats(compose([own, f"algo={n}"]).algo)]
     hint = nearest(name, scripted)
     raise ValueError(f"no player {name}{hint} Choose a run folder or one of: {', '.join(scripted)}")
 
@@ -130,42 +160,66 @@ def load_run(run_dir: Path | str, plugins: Iterable[str] = ()) -> tuple[Setup, A
     run_dir = Path(run_dir)
     if not (run_dir / "config.yaml").is_file():
         raise FileNotFoundError(f"{run_dir} is not a run folder: it has no config.yaml")
-    cfg = OmegaConf.load(run_dir / "config.yaml")
-    cfg.plugins = list(plugins)
+    try:
+        cfg = read_run_config(run_dir / "config.yaml")
+        absent = [key for key in ("env", "mechanism", "algo", "seats", "sweep") if key not in cfg]
+        if absent:
+            raise ValueError(f"it has no {', '.join(absent)}")
+        cfg.plugins = list(plugins)
+    except ConfigError:
+        raise
+    except Exception as error:  # not YAML, not a mapping, or tags that would build objects
+        why = str(error).split("\n")[0]
+        raise ConfigError([f"{run_dir}/config.yaml cannot be read: {why}"]) from error
     setup = build(cfg)
     runners = jax.eval_shape(Program(setup).start)
     _, restored = checkpoint.restore(run_dir / "checkpoints", runners)
-    return setup, restored.learner
+    algo, learner = without_past(setup.algo, restored.learner)
+    return dataclasses.replace(setup, algo=algo), learner
 
 
-def frozen_player(name: str, held: list[int], plugins: Iterable[str] = ()) -> Frozen:
-    """A run's policy for the seats `held` of another game; `name` is RUN or RUN:SEED_INDEX.
+def load_seed(name: str, plugins: Iterable[str] = ()) -> tuple[Setup, Any]:
+    """As `load_run` for one seed, learner leaves [P, ...]; `name` is RUN or RUN:SEED_INDEX.
 
-    Each seat is played by the learner that held that seat in the run; the first seed is
-    taken unless the name says otherwise.
+    The first seed is taken unless the name says otherwise.
 
     Raises:
-        ValueError: if the run is a sweep, or has no such seed or seat.
+        ValueError: if the run is a sweep, or has no such seed.
     """
     folder, _, index = name.partition(":")
     setup, learner = load_run(folder, plugins)
     if OmegaConf.to_container(setup.cfg.sweep):
         raise ValueError(f"{folder} is a sweep; only a run of one setting can play")
-    seed = int(index or 0)
-    if not 0 <= seed < setup.cfg.num_seeds:
+    if not (index or "0").isdigit() or int(index or 0) >= setup.cfg.num_seeds:
         raise ValueError(f"{name}: the run has seeds 0 to {setup.cfg.num_seeds - 1}")
+    return setup, jax.tree.map(lambda x: x[int(index or 0)], learner)
+
+
+def frozen_player(name: str, held: list[int], plugins: Iterable[str] = ()) -> Frozen:
+    """A run's policy for the seats `held` of another game; `name` as for `load_seed`.
+
+    Each seat is played by the learner that held that seat in the run.
+
+    Raises:
+        ValueError: if the run is a sweep, or has no such seed or seat.
+    """
+    setup, learner = load_seed(name, plugins)
     algo, learner = learning_member(setup.algo, learner)
     if max(held) >= len(algo.seats):
-        raise ValueError(f"{folder} has {len(algo.seats)} learning seats; it cannot play seat {max(held)}")
-    return hold(algo, jax.tree.map(lambda x: x[seed], learner), held)
+        raise ValueError(f"{name} has {len(algo.seats)} learning seats; it cannot play seat {max(held)}")
+    return hold(algo, learner, held)
 
 
 def hold(algo: Any, learner: Any, held: list[int]) -> Frozen:
-    """`algo`, with learner leaves [P, ...], frozen in seats that take the place of its seats `held`."""
+    """`algo`, with learner leaves [P, ...], frozen in seats that take the place of its seats `held`.
+
+    Only what acting needs of the learner is kept.
+    """
     holders = [algo.seats[seat] for seat in held]
     chosen = sorted(set(holders))
     seats = tuple(chosen.index(holder) for holder in holders)
-    return Frozen(algo.replace(seats=seats), jax.tree.map(lambda x: x[jnp.array(chosen)], learner))
+    acting = jax.tree.map(lambda x: x[jnp.array(chosen)], algo.for_acting(learner))
+    return Frozen(algo.replace(seats=seats), acting)
 
 
 def learning_member(algo: Any, learner: Any) -> tuple[Any, Any]:

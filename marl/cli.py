@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
+from marl.device import DeviceError
 from marl.validation import ConfigError
 
 
@@ -15,12 +18,14 @@ def main(usage: str, command: Callable[[list[str]], int]) -> int:
     `--help` prints the usage and every choice of every config group without importing jax.
     """
     arguments = sys.argv[1:]
-    if {"-h", "--help"} & set(arguments):
-        from marl.console import help_text
-
-        print(help_text(usage))
-        return 0
+    sys.stdout = Console(sys.stdout)
     try:
+        if {"-h", "--help"} & set(arguments):
+            from marl.console import help_text
+            from marl.plugins import named_in
+
+            print(help_text(usage, named_in(arguments)))
+            return 0
         return command(arguments)
     except KeyboardInterrupt:
         return 130
@@ -36,10 +41,13 @@ def fail(error: Exception) -> int:
     elif kind == "RunLockedError":
         code = 4
     elif kind == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in str(error):
-        print("hint: lower num_envs, num_seeds or algo.num_steps", file=sys.stderr)
+        told = str(error).split("\n")[0]
+        error = DeviceError(f"{told}; lower num_envs, num_seeds or algo.num_steps")
         code = 3
-    elif kind == "DeviceError":
+    elif kind in ("DeviceError", "MemoryNeededError"):
         code = 3
+    elif isinstance(error, OSError):
+        code = 2
     else:
         raise error
     for line in str(error).split("\n"):
@@ -47,25 +55,42 @@ def fail(error: Exception) -> int:
     return code
 
 
-class DeviceError(RuntimeError):
-    """The device that was asked for is not there."""
+class Console:
+    """Standard output that may be closed or break at any time without stopping the program."""
 
+    def __init__(self, stream: Any):
+        """Write to `stream` (None: nowhere) for as long as it takes it."""
+        self._stream = stream
 
-def start_device(device: str) -> None:
-    """Make jax use `device`: auto (a GPU if there is one), cpu or gpu.
+    def write(self, text: str) -> int:
+        """Write, or drop the text if nobody reads any more."""
+        try:
+            if self._stream:
+                self._stream.write(text)
+        except (OSError, ValueError):
+            self._give_up()
+        return len(text)
 
-    Raises:
-        DeviceError: if a GPU is asked for and there is none.
-    """
-    if device == "cpu":
-        os.environ["JAX_PLATFORMS"] = "cpu"
-        if "jax" in sys.modules:
-            sys.modules["jax"].config.update("jax_platforms", "cpu")
-    elif device == "gpu":
-        import jax
+    def flush(self) -> None:
+        """Flush, if there is somewhere to flush to."""
+        try:
+            if self._stream:
+                self._stream.flush()
+        except (OSError, ValueError):
+            self._give_up()
 
-        if jax.default_backend() != "gpu":
-            raise DeviceError("device=gpu: jax finds no GPU here; use device=cpu, or `make train CUDA=13`")
+    def isatty(self) -> bool:
+        """Whether a person watches a terminal that understands control codes."""
+        plain = os.environ.get("TERM") == "dumb" or "NO_COLOR" in os.environ
+        return bool(self._stream) and not plain and self._stream.isatty()
+
+    def _give_up(self) -> None:
+        with contextlib.suppress(OSError):  # or the interpreter complains when it flushes at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        self._stream = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def options(arguments: list[str], defaults: dict[str, str]) -> tuple[dict[str, str], list[str]]:

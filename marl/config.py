@@ -8,12 +8,15 @@ imports Hydra.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from marl.plugins import allow_import_from_here, locate, named_in
+from marl.secrets import resolve, settled
 from marl.validation import ConfigError, check_batch, check_ranges, coerce, flatten, nearest
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -21,25 +24,47 @@ OURS = ("envs", "algos", "marl")
 Assigned = tuple[str, Any, str, bool]  # key, value, override that sets it, whether it was written +key=
 
 
-def groups() -> dict[str, list[str]]:
-    """The choices of every config group: {"env": ["coin_game", ...], ...}."""
-    found = {}
-    for folder in sorted(p for p in CONFIGS.iterdir() if p.is_dir()):
-        files = sorted(folder.rglob("*.yaml"))
-        found[folder.name] = [str(f.relative_to(folder).with_suffix("")) for f in files]
+def groups(plugins: Iterable[str] = ()) -> dict[str, list[str]]:
+    """The choices of every config group, those of `plugins` after ours: {"env": ["coin_game", ...], ...}.
+
+    Raises:
+        ConfigError: for a package that cannot be found, or a choice that there is twice.
+    """
+    folders = [CONFIGS, *locate(plugins)]
+    known = sorted(p.name for p in CONFIGS.iterdir() if p.is_dir())
+    found = {group: [name for f in folders for name in _names(f / group)] for group in known}
+    every = [f"{group}={name}" for group, names in found.items() for name in names]
+    twice = [choice for choice in dict.fromkeys(every) if every.count(choice) > 1]
+    if twice:
+        raise ConfigError(f"{choice}: two files have this name; rename the plugin's" for choice in twice)
     return found
 
 
-def describe(group: str, name: str) -> str:
+def describe(group: str, name: str, plugins: Iterable[str] = ()) -> str:
     """The first comment line of a config file, which says what it is; "" if it has none."""
-    for line in (CONFIGS / group / f"{name}.yaml").read_text().splitlines():
+    for line in _files(group, name, [CONFIGS, *locate(plugins)])[0].read_text().splitlines():
         if line.startswith("#") and not line.startswith("# @package"):
             return line.lstrip("# ")
     return ""
 
 
+def _names(folder: Path) -> list[str]:
+    return [str(f.relative_to(folder).with_suffix("")) for f in sorted(folder.rglob("*.yaml"))]
+
+
+def _files(group: str, name: str, folders: Iterable[Path]) -> list[Path]:
+    return [f for folder in folders if (f := folder / group / f"{name}.yaml").is_file()]
+
+
+def search_path(plugins: Iterable[str]) -> list[str]:
+    """The override that lets Hydra find the configurations of `plugins`, if there are any."""
+    quoted = (str(folder).replace("\\", "\\\\").replace("'", "\\'") for folder in locate(plugins))
+    folders = ",".join(f"'file://{text}'" for text in quoted)
+    return [f"hydra.searchpath=[{folders}]"] if folders else []
+
+
 def compose(overrides: Sequence[str]) -> DictConfig:
-    """The resolved configuration of some overrides, in Hydra's override grammar.
+    """The configuration of some overrides, in Hydra's override grammar, resolved but for `${oc.env:...}`.
 
     Overrides with several values (`algo.gamma=0.9,0.99` under -m) are checked value by value;
     the result then holds the last one.
@@ -49,16 +74,19 @@ def compose(overrides: Sequence[str]) -> DictConfig:
             types, values out of range, and sizes that do not fit each other.
     """
     errors: list[str] = []
-    chosen, assigned = _parse(overrides, errors)
+    plugins = named_in(overrides)
+    chosen, assigned = _parse(overrides, groups(plugins), errors)
+    chosen += search_path(plugins)
     base = _compose(chosen, errors)
-    values = flatten(OmegaConf.to_container(base, resolve=True))
+    values = flatten(settled(base))
     found = [(text, _check_key(key, value, values, added)) for key, value, text, added in assigned]
     errors += [message for _, messages in found for message in messages]
     cfg = _compose([*chosen, *(text for text, messages in found if not messages)], errors)
     raw = OmegaConf.to_container(cfg, resolve=False)
     errors += check_ranges({k: v for k, v in flatten(raw).items() if not k.startswith("figure.")})
-    plain = _with_types_of(values, OmegaConf.to_container(cfg, resolve=True))
-    errors += check_batch(plain["num_envs"], plain["algo"])
+    plain = _with_types_of(values, settled(cfg))
+    resolved = resolve(OmegaConf.create(plain))
+    errors += check_batch(resolved["num_envs"], resolved["algo"])
     errors += [f"sweep.{key}: no such key" for key in flatten(plain["sweep"]) if key not in values]
     if errors:
         raise ConfigError(errors)
@@ -68,17 +96,49 @@ def compose(overrides: Sequence[str]) -> DictConfig:
 def check_targets(cfg: Any, plugins: Iterable[str] | None = None) -> None:
     """Refuse every `_target_` outside our packages and the user's plugins.
 
+    Of our own packages only what is written in envs, algos and marl.networks can be built (and
+    marl.plots and marl.schelling for a figure): not what their modules import, and nothing that
+    touches files.
+
     Raises:
         ConfigError: naming each refused target.
     """
     plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg
-    allowed = (*OURS, *(plain.get("plugins", ()) if plugins is None else plugins))
-    targets = [v for k, v in flatten(plain).items() if k.split(".")[-1] == "_target_"]
-    refused = [t for t in targets if str(t).split(".")[0] not in allowed]
-    if refused:
-        raise ConfigError(
-            f"_target_ {t} is outside {', '.join(allowed)}; list its package in plugins" for t in refused
-        )
+    trusted = tuple(plain.get("plugins", ()) if plugins is None else plugins)
+    if trusted:
+        allow_import_from_here()
+    errors = []
+    for top, target in _targets(plain):
+        homes = ("marl.plots", "marl.schelling") if top == "figure" else ("envs", "algos", "marl.networks")
+        package = str(target).split(".")[0]
+        if package not in (*OURS, *trusted):
+            allowed = ", ".join((*OURS, *trusted))
+            errors.append(f"_target_ {target} is outside {allowed}; list its package in plugins")
+        elif package not in trusted and not _is_written_in(homes, target):
+            errors.append(f"_target_ {target} is no class or function written in {', '.join(homes)}")
+    if errors:
+        raise ConfigError(errors)
+
+
+def _targets(tree: Any, top: str = "") -> Iterator[tuple[str, Any]]:
+    """(key at the top, value) of each `_target_` in nested dicts and lists."""
+    if isinstance(tree, dict):
+        yield from ((top, value) for key, value in tree.items() if key == "_target_")
+        for key, value in tree.items():
+            yield from _targets(value, top or str(key))
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from _targets(value, top)
+
+
+def _is_written_in(homes: tuple[str, ...], target: Any) -> bool:
+    """Whether MODULE.NAME is defined in the source of a module of `homes`, not only imported there."""
+    module, _, name = str(target).rpartition(".")
+    within = any(f"{module}.".startswith(f"{home}.") for home in homes)
+    if not within or not re.fullmatch(r"\w+(\.\w+)+", str(target)):
+        return False
+    source = CONFIGS.parent / (module.replace(".", "/") + ".py")
+    return source.is_file() and bool(re.search(rf"^(class|def) {name}\b", source.read_text(), re.MULTILINE))
 
 
 def _compose(overrides: list[str], errors: list[str]) -> DictConfig:
@@ -97,12 +157,14 @@ def _compose(overrides: list[str], errors: list[str]) -> DictConfig:
         world.hydra = outer
 
 
-def _parse(overrides: Sequence[str], errors: list[str]) -> tuple[list[str], list[Assigned]]:
+def _parse(
+    overrides: Sequence[str], known: dict[str, list[str]], errors: list[str]
+) -> tuple[list[str], list[Assigned]]:
     """Split overrides into group choices that exist and assigned keys; note the rest as errors."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    known, parser = groups(), OverridesParser.create()
+    parser = OverridesParser.create()
     chosen: list[str] = []
     assigned: list[Assigned] = []
     for text in overrides:

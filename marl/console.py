@@ -67,29 +67,34 @@ def print_summary(title: str, summary: dict[str, Any], shown: Sequence[str] = SH
             pick = lambda key, found=found, i=i: found[key][i] if points else found[key]
             interval = f"[{_number(pick('low'))}, {_number(pick('high'))}]"
             values = [f"{v:g}" for v in point.values()]
-            table.add_row(
-                *values, name, _number(pick("mean")), _number(pick("iqm")), interval, str(pick("n"))
-            )
+            count, seeds = pick("n"), len(pick("per_seed"))
+            shown_n = str(count) if count == seeds else f"{count}/{seeds}"
+            table.add_row(*values, name, _number(pick("mean")), _number(pick("iqm")), interval, shown_n)
     Console(width=None if sys.stdout.isatty() else 110).print(table)
+    if summary["lost"]:
+        print(f"WARNING: diverged and left out: {', '.join(map(str, summary['lost']))}")
+    if "compile_s" not in summary:  # measured, not trained
+        return
     steps = summary["env_steps_per_s"]
     speed = f"{steps:,.0f} env steps/s, " if steps else ""
     print(f"{speed}compiled in {summary['compile_s']} s, trained for {summary['wall_s']:.1f} s")
 
 
-def help_text(usage: str) -> str:
-    """`usage`, then every choice of every config group with its one-line description."""
+def help_text(usage: str, plugins: Sequence[str] = ()) -> str:
+    """`usage`, then every choice of every config group, also of `plugins`, with its description."""
     titles = {
         "env": "environments (env=NAME)",
         "mechanism": "mechanisms (mechanism=[NAME,NAME], inner first)",
         "algo": "algorithms and scripted players (algo=NAME)",
         "network": "networks (network=NAME)",
+        "past": "past agents as opponents (past=NAME)",
         "logger": "loggers (logger=NAME)",
         "experiment": "experiments (experiment=NAME)",
     }
     lines = [usage.strip()]
-    for group, names in groups().items():
+    for group, names in groups(plugins).items():
         lines += ["", titles.get(group, group)]
-        lines += [f"  {name:<28} {describe(group, name)}" for name in names]
+        lines += [f"  {name:<28} {describe(group, name, plugins)}" for name in names]
     return "\n".join(lines)
 
 

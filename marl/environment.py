@@ -16,6 +16,8 @@ from flax import struct
 from gymnasium import spaces
 from jax import Array
 
+EXTRINSIC = "extrinsic_reward"  # event: the reward as it was before mechanisms shaped it
+
 
 class TimeStep(struct.PyTreeNode):
     """What every seat sees and what happened in one step.
@@ -25,7 +27,7 @@ class TimeStep(struct.PyTreeNode):
     knowing the game.
     """
 
-    obs: dict[str, Array]  # "grid" uint8 [A, H, W, L] and/or "vector" float32 [A, F]
+    obs: dict[str, Array]  # "grid" uint8 [A, H, W, L] and/or "vector" float32 [A, F]; see `num_stages`
     reward: Array  # [A] float32, reward units
     terminated: Array  # [] bool, the game ended by its own rules: the future is worth 0
     truncated: Array  # [] bool, the game was cut by its horizon: the future has a value
@@ -65,6 +67,9 @@ class Environment(struct.PyTreeNode):
     can_truncate = True
     # Whether every action is legal at every step; masks are then neither copied nor read.
     all_legal = False
+    # Kinds of decision that steps can be (a round, a stage of punishment ...). With several,
+    # obs["stage"] [A] int32 says which comes next, 0 .. num_stages - 1; networks do not read it.
+    num_stages = 1
 
     @property
     def num_agents(self) -> int:
@@ -83,6 +88,16 @@ class Environment(struct.PyTreeNode):
     def step(self, key: Array, state: Any, action: Array) -> tuple[Any, TimeStep]:
         """Play one step; `action` is [A] (Discrete) or [A, *shape]. Returns (state, TimeStep)."""
         raise NotImplementedError("a game can be stepped")
+
+    def picture(self, state: Any) -> np.ndarray:
+        """A picture of one game's state, uint8 [height, width, 3]; made on the host, outside jit.
+
+        Seat i has the colour number i of `marl.render.PALETTE`.
+
+        Raises:
+            ValueError: if the game draws none.
+        """
+        raise ValueError(f"{type(self).__name__} draws no picture of itself")
 
     def check(self) -> None:
         """Raise ValueError if the fields contradict each other; called when built from a config."""
@@ -123,6 +138,11 @@ class Mechanism(Environment):
         """As the inner environment; a mechanism that forbids actions at times says False."""
         return self.env.all_legal
 
+    @property
+    def num_stages(self) -> int:
+        """As the inner environment; a mechanism that inserts a stage adds one."""
+        return self.env.num_stages
+
     def reset(self, key: Array) -> tuple[Any, TimeStep]:
         """Start an episode of the inner environment."""
         return self.env.reset(key)
@@ -130,6 +150,10 @@ class Mechanism(Environment):
     def step(self, key: Array, state: Any, action: Array) -> tuple[Any, TimeStep]:
         """Play one step of the inner environment."""
         return self.env.step(key, state, action)
+
+    def picture(self, state: Any) -> np.ndarray:
+        """The inner environment's picture; a mechanism's own state keeps the inner one in `inner`."""
+        return self.env.picture(getattr(state, "inner", state))
 
     def check(self) -> None:
         """Check the inner environment."""
@@ -143,6 +167,13 @@ class Mechanism(Environment):
         stacked mechanisms draw apart; it is large because small ones repeat `split`'s keys.
         """
         return jax.random.fold_in(key, np.uint32(zlib.crc32(type(self).__name__.encode()) | 1 << 31))
+
+
+def bare_game(env: Environment) -> Environment:
+    """The game inside all mechanisms."""
+    while isinstance(env, Mechanism):
+        env = env.env
+    return env
 
 
 def mask_size(space: spaces.Space) -> int:

@@ -1,6 +1,7 @@
 """Full episodes of given players, and what came of them.
 
-Axes: E episodes, A seats, S seeds.
+Where a mechanism shapes what seats learn from, outcomes are those of the reward before shaping, which it
+leaves in the event EXTRINSIC. Axes: E episodes, A seats, S seeds.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from jax import Array
 
 from marl.algorithm import Algorithm
 from marl.build import hold, learning_member
-from marl.environment import Environment, TimeStep, clip_to_space
+from marl.environment import EXTRINSIC, Environment, TimeStep, clip_to_space
 from marl.metrics import cooperation_rate, equality
 from marl.population import Mixture
 
@@ -51,6 +52,14 @@ class Episodes(struct.PyTreeNode):
         return out
 
 
+class Film(struct.PyTreeNode):
+    """One episode of T steps, as numpy arrays."""
+
+    state: Any  # leaves [T + 1, ...], before the first step and after each
+    ts: TimeStep  # leaves [T + 1, ...]
+    action: np.ndarray  # [T, A, ...]
+
+
 def play(
     env: Environment,
     algo: Algorithm,
@@ -82,26 +91,68 @@ def play(
 
     def step(now: tuple) -> tuple:
         time, state, ts, carry, alive, seen = now
-        act_key, env_key = jax.random.split(jax.random.fold_in(key, time))
-        action, carry, _ = algo.act(env, learner, carry, ts, act_key, greedy)
-        action = clip_to_space(env.action_space, action)
-        state, ts = jax.vmap(env.step)(jax.random.split(env_key, num_episodes), state, action)
+        step_key = jax.random.fold_in(key, time)
+        (state, ts, carry), _ = _advance(env, algo, learner, (state, ts, carry), step_key, greedy)
         return time + 1, state, ts, carry, alive & ~ts.done, _count(seen, ts, alive, time)
 
     return jax.lax.while_loop(under_way, step, first)[-1]
 
 
+def record(
+    env: Environment, algo: Algorithm, learner: Any, key: Array, *, max_steps: int, greedy: bool
+) -> Film:
+    """Play one episode and keep all of it, on the host; arguments as for `play`, whose first it is."""
+    reset_key, key = jax.random.split(key)
+
+    @jax.jit
+    def episode(learner: Any) -> tuple:
+        state, ts = jax.vmap(env.reset)(jax.random.split(reset_key, 1))
+
+        def step(now: tuple, time: Array) -> tuple:
+            now, action = _advance(env, algo, learner, now, jax.random.fold_in(key, time), greedy)
+            return now, (now[0], now[1], action)
+
+        first = (state, ts, algo.initial_carry(env, ts))
+        return (state, ts), jax.lax.scan(step, first, jnp.arange(max_steps))[1]
+
+    (state, ts), (states, steps, action) = jax.device_get(episode(learner))
+    ends = np.flatnonzero(steps.done[:, 0])
+    length = ends[0] + 1 if len(ends) else max_steps
+    join = lambda first, later: np.concatenate([first, later[:length, 0]])
+    return Film(*jax.tree.map(join, (state, ts), (states, steps)), action[:length, 0])
+
+
+def _advance(
+    env: Environment, algo: Algorithm, learner: Any, now: tuple, key: Array, greedy: bool
+) -> tuple[tuple, Array]:
+    """One step of all games: (state, ts, carry) after it, and the action [E, A, ...] that was played."""
+    state, ts, carry = now
+    act_key, env_key = jax.random.split(key)
+    action, carry, _ = algo.act(env, learner, carry, ts, act_key, greedy)
+    action = clip_to_space(env.action_space, action)
+    state, ts = jax.vmap(env.step)(jax.random.split(env_key, ts.reward.shape[0]), state, action)
+    return (state, ts, carry), action
+
+
 def _count(seen: Episodes, ts: TimeStep, alive: Array, time: Array) -> Episodes:
     """Add one step of the episodes that are still `alive` [E]."""
     on = alive.astype(jnp.float32)[:, None]
-    earned = on * (ts.reward > 0)
+    reward = ts.events.get(EXTRINSIC, ts.reward)
+    earned = on * (reward > 0)
     return Episodes(
-        return_=seen.return_ + on * ts.reward,
+        return_=seen.return_ + on * reward,
         length=seen.length + on[:, 0],
         events={k: v + on * ts.events[k] for k, v in seen.events.items()},
         earning_steps=seen.earning_steps + earned,
         earning_time=seen.earning_time + earned * time,
     )
+
+
+def against(env: Environment, algo: Algorithm, learner: Any, opponent: Algorithm) -> tuple[Mixture, tuple]:
+    """Players of all seats and their learners: the learner of seat 0, leaves [P, ...], and an opponent."""
+    own = hold(*learning_member(algo, learner), [0])
+    players = Mixture(members=(own, opponent), holder=(0,) + (1,) * (env.num_agents - 1))
+    return players, (own.learner, getattr(opponent, "learner", ()))
 
 
 def evaluate_seeds(
@@ -126,12 +177,11 @@ def evaluate_seeds(
     def one(learner: Any, key: Array) -> dict[str, Array]:
         players, params = algo, learner
         if opponent is not None:
-            own = hold(*learning_member(algo, learner), [0])
-            players = Mixture(members=(own, opponent), holder=(0,) + (1,) * (env.num_agents - 1))
-            params = (own.learner, getattr(opponent, "learner", ()))
+            players, params = against(env, algo, learner, opponent)
         sizes = {"num_episodes": num_episodes, "max_steps": max_steps, "greedy": greedy}
         return play(env, players, params, key, **sizes).outcomes()
 
+    learners = algo.for_acting(learners)
     num_seeds = jax.tree.leaves(learners)[0].shape[0]
     keys = jax.random.split(jax.random.key(seed), num_seeds)
     return jax.tree.map(np.asarray, jax.jit(jax.vmap(one))(learners, keys))

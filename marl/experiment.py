@@ -2,7 +2,8 @@
 
 A file configs/experiment/PAPER/FIGURE.yaml names its runs by their overrides, says what to
 plot, and states its claims as bounds on a statistic over seeds. `marl.experiment` runs them,
-draws them and checks them.
+draws them and checks them. A figure with a node `measure` trains nothing: each of its runs is
+handed, built, to that function, which gives a summary of the same form.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from marl.build import build
 from marl.checkpoint import write_atomically
 from marl.config import check_targets, compose, construct
 from marl.console import SHOWN, ChunkProgress, print_summary
@@ -68,14 +70,20 @@ def run_experiment(name: str, overrides: Sequence[str], scale: str, folder: Path
     figure = cfg.figure
     summaries = {}
     for title, run_cfg in runs.items():
-        with ChunkProgress(title) as progress:
-            result = run(run_cfg, folder / title, progress)
-        if result.exit_code:
-            return Outcome(folder, result.exit_code, [])
-        summaries[title] = result.summary
-        shown = [panel.metric for panel in figure.plot.get("panels", ())]
-        print_summary(title, result.summary, shown or SHOWN)
+        if "measure" in figure:
+            summary = construct(run_cfg.figure.measure, setup=build(run_cfg))
+            shown = list(summary["metrics"])
+        else:
+            with ChunkProgress(title) as progress:
+                result = run(run_cfg, folder / title, progress)
+            if result.exit_code:
+                return Outcome(folder, result.exit_code, [])
+            summary = result.summary
+            shown = [panel.metric for panel in figure.plot.get("panels", ())] or SHOWN
+        summaries[title] = summary
+        print_summary(title, summary, shown)
     stem = name.replace("/", "-")
+    folder.mkdir(parents=True, exist_ok=True)
     write_csv(folder / f"{stem}.csv", summaries)
     construct(figure.plot, summaries=summaries, path=folder / f"{stem}.png")
     claims = check_claims(OmegaConf.to_container(figure.claims[scale]), summaries)
@@ -90,7 +98,7 @@ def plan(name: str, overrides: Sequence[str], scale: str) -> dict[str, DictConfi
     Raises:
         ConfigError: naming everything wrong.
     """
-    figure = compose([f"experiment={name}"]).figure
+    figure = compose([f"experiment={name}", *(o for o in overrides if o.startswith("plugins="))]).figure
     if figure is None:
         raise ConfigError([f"experiment={name}: describes no figure"])
     if scale not in figure.scales:
@@ -117,10 +125,10 @@ def _check(claim: dict[str, Any], summary: dict[str, Any]) -> Claim:
     values = values if summary["sweep"] else [values]
     low, high = over.get("min", float("-inf")), over.get("max", float("inf"))
     covered = [(v, p) for v, p in zip(values, points, strict=True) if p is None or low <= p <= high]
-    covered = [(v, p) for v, p in covered if v is not None]
     text = f"{claim['statistic']} {kind.replace('_', ' ')} {bound}"
-    if not covered:
-        return Claim(claim["says"], text, None, "no point", False)
+    unknown = [p for v, p in covered if v is None]
+    if unknown or not covered:
+        return Claim(claim["says"], text, None, f"{unknown[0]}" if unknown else "no point", False)
     value, point = (min if kind == "at_least" else max)(covered)
     where = "the end" if point is None else f"{next(iter(summary['sweep'][0]))}={point:g}"
     return Claim(claim["says"], text, value, where, bool(BOUNDS[kind](value, bound)))

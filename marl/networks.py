@@ -133,6 +133,32 @@ class ActorCritic(nn.Module):
         return carry, params, value[..., 0]
 
 
+class QNetwork(nn.Module):
+    """The values of all actions.
+
+    Fields: torso; num_actions, N; dueling, whether the head is split into the value of the state
+    and what each action adds to it, with mean 0 (Wang et al. 2016, arXiv 1511.06581, eq. 9).
+    """
+
+    torso: nn.Module
+    num_actions: int
+    dueling: bool
+
+    @property
+    def carry_size(self) -> int:
+        """Width of the recurrent state of the network."""
+        return self.torso.carry_size
+
+    @nn.compact
+    def __call__(self, carry: Carry, obs: dict[str, Array], start: Array) -> tuple[Carry, Array]:
+        """Returns (carry after every step [T, B, H] or (), values [T, B, N])."""
+        _, x = self.torso(carry, obs, start)
+        q = dense(self.num_actions, 1.0, "actions")(x)
+        if self.dueling:
+            q = q - q.mean(-1, keepdims=True) + dense(1, 1.0, "state")(x)
+        return (x if self.carry_size else ()), q  # a GRU puts out its state
+
+
 def initial_carry(net: nn.Module, batch: tuple[int, ...]) -> Carry:
     """The carry of games that just began: zeros [*batch, H], or () for feed-forward nets."""
     return jnp.zeros((*batch, net.carry_size)) if net.carry_size else ()

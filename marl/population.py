@@ -70,6 +70,10 @@ class Frozen(Algorithm):
         """The frozen learner; `key` is not used."""
         return self.learner
 
+    def for_acting(self, learner: Any) -> Any:
+        """As the frozen algorithm."""
+        return self.algo.for_acting(learner)
+
     def initial_carry(self, env: Environment, ts: TimeStep) -> Any:
         """As the frozen algorithm."""
         return self.algo.initial_carry(env, ts)
@@ -110,6 +114,10 @@ class Mixture(Algorithm):
         return tuple(
             m.init(k, env, view) for m, k, view in zip(self.members, keys, self._views(ts), strict=True)
         )
+
+    def for_acting(self, learner: tuple) -> tuple:
+        """What each member needs to act."""
+        return tuple(m.for_acting(own) for m, own in zip(self.members, learner, strict=True))
 
     def initial_carry(self, env: Environment, ts: TimeStep) -> tuple:
         """One carry a member."""

@@ -8,14 +8,8 @@ swept by separate runs (`-m`).
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import importlib.util
-import itertools
 import math
-import os
-import platform
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,9 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 from omegaconf import OmegaConf
 
+from marl.device import require_memory
+from marl.guard import SkipNonFinite, all_finite, chunk_is_finite, skips_allowed
 from marl.learner import start, train
 from marl.metrics import report
-from marl.validation import ConfigError, flatten
+from marl.past_policies import PastPlay
+from marl.validation import ConfigError, flatten, sweep_points
 
 
 class Program:
@@ -33,8 +30,11 @@ class Program:
 
     Fields: env, algo, the objects with swept leaves stacked [V]; points, the swept values in
     order, one dict a point, empty without a sweep; num_updates, updates of the whole run;
-    chunk_updates, updates of one call; env_steps_per_update, over all games of a seed.
+    chunk_updates, updates of one call; env_steps_per_update, over all games of a seed; backend, the
+    library that learns.
     """
+
+    backend = "jax"
 
     def __init__(self, setup: Any):
         """Lay out the run of a `marl.build.Setup`; nothing is compiled yet.
@@ -44,8 +44,7 @@ class Program:
         """
         cfg = setup.cfg
         sweep = flatten(OmegaConf.to_container(cfg.sweep))
-        self.points = [dict(zip(sweep, p, strict=True)) for p in itertools.product(*sweep.values())]
-        self.points = self.points if sweep else []
+        self.points = sweep_points(OmegaConf.to_container(cfg.sweep))
         objects = {"env": setup.env, "algo": setup.algo}
         axes = jax.tree.map(lambda _: None, objects)
         for key in sweep:
@@ -62,21 +61,36 @@ class Program:
         self.num_updates = chunks * self.chunk_updates
         seeds = jnp.arange(cfg.seed, cfg.seed + cfg.num_seeds)
         self._keys = jax.vmap(lambda s: jax.random.split(jax.random.key(s)))(seeds)  # [S, 2]
+        self._skips = skips_allowed(cfg.get("nan_policy", "stop")) is not None
         self._compiled: Any = None
 
     def start(self) -> Any:
         """Runners before the first update, leaves [S, ...] or [V, S, ...]."""
         num_envs = self._setup.cfg.num_envs
         one = lambda algo, env, key: start(algo, env, key, num_envs)
-        return jax.jit(self._over(one, 1))(self.algo, self.env, self._keys[:, 0])
+        begin, arguments = jax.jit(self._over(one, 1)), (self.algo, self.env, self._keys[:, 0])
+        require_memory(
+            sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(jax.eval_shape(begin, *arguments)))
+        )
+        return begin(*arguments)
 
     def compile(self, runners: Any) -> float:
-        """Compile one chunk; returns the seconds that took."""
+        """Compile one chunk; returns the seconds that took.
+
+        Raises:
+            MemoryNeededError: if it needs more than the device has.
+        """
         began = time.perf_counter()
 
         def chunk(algo: Any, env: Any, runner: Any, key: Any, updates: Any) -> tuple[Any, dict]:
-            runner, seen = train(algo, env, runner, key, updates)
-            return runner, report(*seen)
+            if not self._skips:
+                runner, seen = train(algo, env, runner, key, updates)
+                finite = chunk_is_finite(algo.for_acting(runner.learner), runner.ts.obs, *seen)
+                return runner, report(*seen) | {"finite": finite.astype(jnp.float32)}
+            runner, (tally, losses) = train(SkipNonFinite(algo), env, runner, key, updates)
+            skipped = losses.pop("skipped").sum()
+            finite = all_finite(algo.for_acting(runner.learner)).astype(jnp.float32)
+            return runner, report(tally, losses) | {"finite": finite, "skipped": skipped}
 
         def all_seeds(algo: Any, env: Any, runners: Any, keys: Any, updates: Any) -> tuple[Any, dict]:
             one = lambda algo, env, key, runner: chunk(algo, env, runner, key, updates)
@@ -84,6 +98,11 @@ class Program:
 
         arguments = (self.algo, self.env, runners, self._keys[:, 1], self._updates(0))
         self._compiled = jax.jit(all_seeds, donate_argnums=2).lower(*arguments).compile()
+        memory = self._compiled.memory_analysis()
+        if memory is not None:
+            require_memory(
+                memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+            )
         return time.perf_counter() - began
 
     def run_chunk(self, runners: Any, first: int) -> tuple[Any, dict[str, np.ndarray]]:
@@ -110,32 +129,6 @@ class Program:
         return jax.vmap(over_seeds, in_axes=(algo_axes, env_axes, None, *later))
 
 
-def use_compile_cache() -> None:
-    """Keep compiled programs between runs in a folder that only the user can write.
-
-    The folder must be trusted (what it holds is executed); JAX_COMPILATION_CACHE_DIR overrides it.
-    """
-    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        return
-    kind = f"jax-{jax.__version__}-{jax.default_backend()}-{_host_kind()}"
-    folder = Path.home() / ".cache" / "marl" / kind
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError:
-        return
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    if importlib.util.find_spec("filelock"):  # which jax needs to bound the folder's size
-        jax.config.update("jax_compilation_cache_max_size", 2 << 30)
-
-
-def _host_kind() -> str:
-    """Eight hex digits for the kind of processor: compiled programs do not fit another."""
-    about = Path("/proc/cpuinfo")
-    lines = about.read_text().splitlines() if about.exists() else [platform.processor()]
-    told = next((line for line in lines if line.startswith(("flags", "Features"))), lines[0])
-    return hashlib.sha256(told.encode()).hexdigest()[:8]
-
-
 def _locate(key: str, cfg: Any) -> list[str]:
     """The attribute path in {"env", "algo"} of a config key."""
     root, *rest = key.split(".")
@@ -158,6 +151,8 @@ def _replace(tree: Any, path: list[str], value: Any, key: str) -> Any:
         return tree | {name: _replace(tree[name], rest, value, key)}
     if hasattr(tree, "members"):  # a Mixture: the learning algorithm is its first member
         return tree.replace(members=(_replace(tree.members[0], path, value, key), *tree.members[1:]))
+    if isinstance(tree, PastPlay):
+        return tree.replace(algo=_replace(tree.algo, path, value, key))
     fields = {f.name: f for f in dataclasses.fields(tree)}
     if name not in fields or not fields[name].metadata.get("pytree_node", True):
         raise ConfigError([f"sweep.{key}: not a number-only field, it changes the program; use -m"])

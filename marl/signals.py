@@ -8,13 +8,13 @@ import threading
 import time
 from typing import Any
 
-EXIT_CODES = {signal.SIGTERM: 75, signal.SIGUSR2: 75, signal.SIGINT: 130}
+EXIT_CODES = {signal.SIGTERM: 75, signal.SIGUSR1: 75, signal.SIGUSR2: 75, signal.SIGINT: 130}
 SECOND_SIGNAL_S = 5.0  # a second signal within this time stops at once
 SLOW_CHUNK_S = 120.0  # silence after which a run says that it is waiting
 
 
 class StopSignal:
-    """While active, remembers SIGTERM, SIGUSR2 or Ctrl-C in `received` instead of dying.
+    """While active, remembers SIGTERM, SIGUSR1, SIGUSR2 or Ctrl-C in `received` instead of dying.
 
     `exit_code` is 75 (stopped, can be resumed) or 130 (Ctrl-C). `hand_over` calls the handler
     that stood before, which is how a cluster's launcher requeues the job.

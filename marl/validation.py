@@ -8,6 +8,7 @@ names all errors.
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -25,6 +26,9 @@ RULES: dict[str, Rule] = {
     "gae_lambda": UNIT,
     "tau": UNIT,
     "epsilon": UNIT,
+    "epsilon_start": UNIT,
+    "epsilon_end": UNIT,
+    "epsilon_steps": AT_LEAST_ONE,
     "clip_eps": POSITIVE,
     "max_grad_norm": POSITIVE,
     "vf_coef": NOT_NEGATIVE,
@@ -38,9 +42,17 @@ RULES: dict[str, Rule] = {
     "checkpoint_every": AT_LEAST_ONE,
     "batch_size": AT_LEAST_ONE,
     "buffer_size": AT_LEAST_ONE,
+    "target_every": AT_LEAST_ONE,
+    "learning_starts": NOT_NEGATIVE,
+    "burn_in": NOT_NEGATIVE,
     "summary_fraction": (lambda x: 0 < x <= 1, "must lie in (0, 1]"),
     "wandb_mode": (lambda x: x in ("disabled", "offline", "online"), "must be disabled, offline or online"),
+    "nan_policy": (
+        lambda x: x == "stop" or (x.startswith("skip:") and x[5:].isdigit()),
+        "must be stop or skip:K with a whole number K",
+    ),
     "device": (lambda x: x in ("auto", "cpu", "gpu"), "must be auto, cpu or gpu"),
+    "backend": (lambda x: x in ("jax", "torch"), "must be jax or torch"),
     "activation": (lambda x: x in ("tanh", "relu", "elu", "silu"), "must be tanh, relu, elu or silu"),
 }
 
@@ -67,11 +79,17 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     return {key: value for part in parts for key, value in part.items()}
 
 
+def sweep_points(sweep: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every combination of the lists of a sweep, {"a.b": value} each; none without a sweep."""
+    values = flatten(sweep)
+    return [dict(zip(values, p, strict=True)) for p in itertools.product(*values.values())] if values else []
+
+
 def coerce(key: str, value: Any, like: Any) -> tuple[Any, str | None]:
     """`value` with the type of `like` (the value in the YAML file), and an error or None.
 
     A float that is a whole number may stand for an integer (total_steps=1e8), an integer for
-    a float. `like` None accepts anything.
+    a float, a number for a list of one float. `like` None accepts anything.
     """
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if like is None:
@@ -92,6 +110,8 @@ def coerce(key: str, value: Any, like: Any) -> tuple[Any, str | None]:
         # a key of several forms (seats: independent, or a list) is checked where it is used
         return value, None
     else:
+        if number and isinstance(like, list) and like and isinstance(like[0], float):
+            return [float(value)], None
         wanted = "a list" if isinstance(like, list) else "a group of keys"
         if isinstance(value, type(like)):
             return value, None
@@ -145,5 +165,5 @@ def _interpolated(value: Any) -> bool:
 def _holds(rule: Rule, value: Any) -> bool:
     try:
         return bool(rule[0](value))
-    except TypeError:
+    except (TypeError, AttributeError):
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import statistics
 import sys
@@ -10,16 +11,19 @@ import time
 from pathlib import Path
 from typing import Any
 
-from marl.cli import main, options, start_device, whole_number
+from marl.cli import main, options, whole_number
+from marl.device import start_device
 
 USAGE = """
 usage: python scripts/benchmark.py [env=NAME,NAME] [algo=NAME] [num_envs=128,1024] [repeats=5] [KEY=VALUE ...]
 
   One JSON object for each environment and number of parallel games. Environment steps: random
   legal actions, games restarted where they end, all observations, rewards and ends of steps=100
-  steps kept alive. With algo=, also full training updates, and how the time of one splits into
-  environment, acting and learning. Compilation is timed apart; the rest are medians of
-  `repeats` runs. num_seeds=N trains N seeds at once (default 1).
+  steps kept alive. With algo=, also full training updates, how the time of one splits into
+  environment, acting and learning, and gradient steps a second, summed over networks, learners
+  and seeds (train_updates_per_s; 0 while a replay fills). Compilation is timed apart; the rest are
+  medians of `repeats` runs. num_seeds=N trains N seeds at once (default 1). backend=torch measures
+  training in PyTorch, and the part of its time that the games' steps take.
 """
 OPTIONS = {"env": "prisoners_dilemma", "num_envs": "128,1024", "repeats": "5", "steps": "100"}
 
@@ -36,7 +40,7 @@ def benchmark(arguments: list[str]) -> int:
 
     # every setting is checked before the first is measured
     cfgs = [compose([f"env={env}", f"num_envs={n}", *rest]) for env in own["env"].split(",") for n in sizes]
-    start_device(cfgs[0].device)
+    start_device(cfgs[0].device, cfgs[0].backend)
     names = [env for env in own["env"].split(",") for _ in sizes]
     for name, cfg in zip(names, cfgs, strict=True):
         print(json.dumps(_measure(name, cfg, repeats, steps, learns)), flush=True)
@@ -62,7 +66,8 @@ def _measure(name: str, cfg: Any, repeats: int, steps: int, learns: bool) -> dic
         "env_steps_per_s": round(rate),
         "agent_steps_per_s": round(rate * setup.env.num_agents),
     }
-    return line | (_time_training(setup, rate, repeats) if learns else {})
+    time_training = _time_torch if cfg.backend == "torch" else _time_training
+    return line | (time_training(setup, rate, repeats) if learns else {})
 
 
 def _time_environment(setup: Any, num_envs: int, steps: int, repeats: int) -> tuple[float, float]:
@@ -109,11 +114,13 @@ def _time_training(setup: Any, env_steps_per_s: float, repeats: int) -> dict[str
     runners = program.start()
     play = lambda runner, key: rollout(algo, env, runner, key, 0, algo.num_steps)
     keys = jax.random.split(jax.random.key(0), cfg.num_seeds)
-    play = jax.jit(jax.vmap(play)).lower(runners, keys).compile()
-    rollout_s = _median(lambda: play(runners, keys), repeats)
+    players = runners.replace(learner=algo.for_acting(runners.learner))  # a replay would be copied
+    play = jax.jit(jax.vmap(play)).lower(players, keys).compile()
+    rollout_s = _median(lambda: play(players, keys), repeats)
     compile_s = program.compile(runners)
-    seconds, metrics = [], {}
+    seconds, metrics, before = [], {}, 0
     for i in range(repeats + 1):
+        before = _gradient_steps(runners)
         began = time.perf_counter()
         runners, metrics = program.run_chunk(runners, cfg.log_every * i)
         jax.block_until_ready(runners)
@@ -132,14 +139,61 @@ def _time_training(setup: Any, env_steps_per_s: float, repeats: int) -> dict[str
         "train_compile_s": round(compile_s, 2),
         "train_env_steps_per_s": round(steps / update_s),
         "train_agent_steps_per_s": round(steps / update_s * env.num_agents),
+        "train_updates_per_s": round((_gradient_steps(runners) - before) / cfg.log_every / update_s),
         "update_s": round(update_s, 6),
         "share": {k: round(v / (update_s + log_s), 4) for k, v in spent.items()},
     }
 
 
+def _gradient_steps(runners: Any) -> int:
+    """Gradient steps so far of all networks of all learners and seeds, as their optimisers counted."""
+    from optax import tree
+
+    return sum(int(count.sum()) for _, count in tree.get_all_with_path(runners.learner, "count"))
+
+
+def _time_torch(setup: Any, env_steps_per_s: float, repeats: int) -> dict[str, Any]:
+    """Full updates in PyTorch, and the part of their time that is spent in the games' steps."""
+    from algos.torch.trainer import TorchProgram, use_few_threads
+
+    cfg = setup.cfg
+    cfg.total_steps = cfg.log_every * cfg.num_envs * setup.algo.num_steps
+    use_few_threads()
+    program = TorchProgram(setup)
+    runners = program.start()
+    compile_s = program.compile(runners)
+    spent = []
+
+    def timed(step: Any, action: Any) -> Any:
+        began = time.perf_counter()
+        result = step(action)
+        spent.append(time.perf_counter() - began)
+        return result
+
+    for seed in program.seeds:
+        seed.env.step = functools.partial(timed, seed.env.step)
+    seconds, shares = [], []
+    for i in range(repeats + 1):
+        spent.clear()
+        began = time.perf_counter()
+        runners, _ = program.run_chunk(runners, cfg.log_every * i)
+        seconds.append(time.perf_counter() - began)
+        shares.append(sum(spent) / seconds[-1])
+    update_s = statistics.median(seconds[1:]) / cfg.log_every
+    rate = cfg.num_seeds * program.env_steps_per_update / update_s
+    return {
+        "backend": "torch",
+        "train_compile_s": round(compile_s, 2),
+        "train_env_steps_per_s": round(rate),
+        "train_agent_steps_per_s": round(rate * setup.env.num_agents),
+        "update_s": round(update_s, 6),
+        "share": {"environment": round(statistics.median(shares[1:]), 4)},
+    }
+
+
 def _log_seconds(metrics: dict[str, Any]) -> float:
     """Seconds to write one row of metrics."""
-    from marl.logger import MetricsLog
+    from marl.metrics_log import MetricsLog
 
     row = {"update": 1, "env_steps": 1, "agent_steps": 1, "wall_s": 0.0, "metrics": metrics}
     with tempfile.TemporaryDirectory() as folder:

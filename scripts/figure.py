@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from marl.cli import main, options, start_device
+from marl.cli import main, options
+from marl.device import start_device
 from marl.validation import ConfigError
 
 USAGE = """
@@ -16,16 +17,18 @@ usage: python scripts/figure.py PAPER/FIGURE [scale=smoke|paper] [out=FOLDER] [K
   (the default) a reduced one for a small machine, with claims of its own. A folder that holds
   part of the work is completed. Further KEY=VALUE are overrides as for train.py.
 
-Exit codes: 0 all claims met, 1 a claim is not met, 2 bad input, 75 and 130 stopped and resumable.
+Exit codes: 0 all claims met, 1 a claim is not met, 2 bad input, 5 a run diverged, 75 and 130 stopped and
+resumable.
 """
 
 
 def figure(arguments: list[str]) -> int:
     """Make the figure named first; returns the exit code."""
     from marl.config import groups
+    from marl.plugins import named_in
 
     own, rest = options(arguments, {"scale": "smoke", "out": ""})
-    known = groups()["experiment"]
+    known = groups(named_in(rest))["experiment"]
     if not rest or rest[0] not in known:
         name = rest[0] if rest else "(none given)"
         raise ConfigError([f"no figure {name}; choose one of: {', '.join(known)}"])
@@ -36,7 +39,7 @@ def figure(arguments: list[str]) -> int:
     folder = Path(own["out"] or f"figures/{name}-{own['scale']}")
     outcome = run_experiment(name, overrides, own["scale"], folder)
     if outcome.exit_code:
-        print("stopped and saved; the same command goes on")
+        print("stopped and saved; the same command goes on" if outcome.exit_code in (75, 130) else "failed")
         return outcome.exit_code
     met = sum(claim.met for claim in outcome.claims)
     print(f"figure: {folder / name.replace('/', '-')}.png")

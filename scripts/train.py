@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from marl.cli import fail, main, start_device
+from marl.cli import fail, main
+from marl.device import start_device
 
 USAGE = """
 usage: python scripts/train.py [env=NAME] [mechanism=[NAME,...]] [algo=NAME] [network=NAME] [KEY=VALUE ...]
@@ -16,10 +17,14 @@ usage: python scripts/train.py [env=NAME] [mechanism=[NAME,...]] [algo=NAME] [ne
   +sweep.mechanism.sanction.fine=[0,1,2]     values trained at once, in one compiled program
   -m algo.gamma=0.9,0.99                     one run after the other (Hydra's multirun)
   run_dir=FOLDER                             where to write; an interrupted run's folder: resume it
+  nan_policy=stop|skip:10                    what to do with updates that are not finite
+  plugins=[MY_PACKAGE]                       your own package: its code and its configs/ (docs/plugins.md)
+  backend=torch                              learn in PyTorch (ppo, dqn); the games still run in jax
   device=cpu|gpu  --dry-run                  where to compute; only check and show the configuration
 
-Exit codes: 0 done, 1 a run of -m failed, 2 bad input, 3 no such device, 4 run folder in use,
-75 stopped by a signal and resumable, 130 Ctrl-C.
+Exit codes: 0 done, 1 a run of -m failed or the last checkpoint could not be saved, 2 bad input, 3 no
+such device or too little memory, 4 run folder in use, 5 diverged, 75 stopped by a signal and
+resumable, 130 Ctrl-C.
 """
 MAIN_JOB = "experiment=quickstart/punishment"
 NAMES_A_JOB = ("env", "mechanism", "experiment")
@@ -34,7 +39,7 @@ def train(overrides: list[str]) -> int:
     dry = "--dry-run" in overrides
     overrides = [o for o in overrides if o != "--dry-run"]
     cfg = compose(overrides)
-    start_device(cfg.device)
+    start_device(cfg.device, cfg.backend)
     if dry:
         from omegaconf import OmegaConf
 
@@ -48,7 +53,12 @@ def train(overrides: list[str]) -> int:
 
 def _run(cfg, overrides: list[str]) -> int:
     from marl.console import ChunkProgress, print_summary
-    from marl.run import new_run_dir, run
+    from marl.run_folder import new_run_dir
+
+    if cfg.backend == "torch":
+        from algos.torch.trainer import run
+    else:
+        from marl.run import run
 
     folder = Path(cfg.run_dir) if cfg.run_dir else new_run_dir(cfg)
     print(f"run folder: {folder}")
@@ -62,7 +72,7 @@ def _run(cfg, overrides: list[str]) -> int:
 
 def _experiment(cfg, overrides: list[str]) -> int:
     from marl.experiment import run_experiment
-    from marl.run import new_run_dir
+    from marl.run_folder import new_run_dir
 
     name = next(o.split("=")[1] for o in overrides if o.startswith("experiment="))
     folder = Path(cfg.run_dir) if cfg.run_dir else new_run_dir(cfg)
@@ -80,6 +90,10 @@ def _experiment(cfg, overrides: list[str]) -> int:
 def _stopped(code: int, folder: Path, overrides: list[str]) -> int:
     import shlex
 
+    if code not in (75, 130):  # what went wrong has been said
+        print(f"failed: {folder}")
+        return code
+
     again = shlex.join([*(o for o in overrides if not o.startswith("run_dir=")), f"run_dir={folder}"])
     print(f"stopped and saved; to go on:\n  python scripts/train.py {again}")
     return code
@@ -90,9 +104,12 @@ def multirun(argv: list[str]) -> int:
     import hydra
     from hydra.core.hydra_config import HydraConfig
 
-    from marl.config import CONFIGS, compose
+    from marl.config import CONFIGS, compose, search_path
+    from marl.plugins import named_in
 
-    compose([a for a in argv if not a.startswith("-")])  # every value is checked before the first job
+    given = [a for a in argv if not a.startswith("-")]
+    compose(given)  # every value is checked before the first job
+    sys.argv += search_path(named_in(given))
     failed = []
 
     @hydra.main(config_path=str(CONFIGS), config_name="train", version_base="1.3")

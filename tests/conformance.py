@@ -85,7 +85,9 @@ def check_types(env, key):
     assert of(ts.terminated) == of(ts.truncated) == ((), jnp.bool_)
     for name, event in ts.events.items():
         assert of(event) == ((A,), jnp.float32), f"event {name} is {event}"
-    assert ts.obs.keys() <= {"grid", "vector"}
+    assert ts.obs.keys() <= {"grid", "vector", "stage"}
+    assert ("stage" in ts.obs) == (env.num_stages > 1), "obs['stage'] stands for several stages"
+    assert "stage" not in ts.obs or of(ts.obs["stage"]) == ((A,), jnp.int32)
     if "vector" in ts.obs:
         assert ts.obs["vector"].ndim == 2
         assert ts.obs["vector"].shape[0] == A
@@ -115,6 +117,8 @@ def check_observations(env, obs):
         assert np.isfinite(obs["vector"]).all(), "an observation is not finite"
     if "grid" in obs:
         assert (obs["grid"] < np.asarray(env.grid_codes)).all(), "a grid code is out of range"
+    if "stage" in obs:
+        assert np.isin(obs["stage"], range(env.num_stages)).all(), "a stage is out of range"
 
 
 def check_ends(env, ts):

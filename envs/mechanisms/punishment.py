@@ -41,7 +41,8 @@ class Punishment(Mechanism):
     episode told. Mode action: action n + k - 1 punishes seat i + k during the round, while the
     seat plays `idle`, or the first legal action where `idle` is not legal. The mask holds the
     actions of the phase. obs["vector"] gains a flag (1 before a stage; mode stage only) and the
-    number of seats that punished this one last time. Events: `punished` (acts) and
+    number of seats that punished this one last time; in mode stage obs["stage"] tells the kind
+    of step, the stage of punishment being the last. Events: `punished` (acts) and
     `was_punished` (their number). Neutral: cost and fine 0; nobody gains or loses by punishing.
     """
 
@@ -61,6 +62,11 @@ class Punishment(Mechanism):
         """The inner horizon, twice that in mode stage."""
         inner = self.env.fixed_horizon
         return 2 * inner if inner and self.mode == "stage" else inner
+
+    @property
+    def num_stages(self) -> int:
+        """In mode stage one more than the inner environment, numbered last."""
+        return self.env.num_stages + (self.mode == "stage")
 
     @property
     def all_legal(self) -> bool:
@@ -133,6 +139,9 @@ class Punishment(Mechanism):
             mask, legal = mask & ~state.in_stage, legal & state.in_stage
             flag = jnp.broadcast_to(state.in_stage, features.shape)
             features = jnp.concatenate([flag, features], axis=-1)
+            inner = ts.obs.get("stage", jnp.zeros(self.num_agents, jnp.int32))
+            stage = jnp.where(state.in_stage, jnp.int32(self.env.num_stages), inner)
+            ts = ts.replace(obs=ts.obs | {"stage": stage})
         ts = ts.replace(
             reward=ts.reward - self.cost * acts - self.fine * hits,
             action_mask=jnp.concatenate([mask, legal], axis=-1),

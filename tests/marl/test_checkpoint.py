@@ -44,7 +44,7 @@ def test_the_newest_two_and_the_best_are_kept(tmp_path):
             r"\['a'\] is float32\[2, 3\], this configuration needs float32\[2, 4\]",
         ),
         (TREE | {"a": jnp.zeros((2, 3), jnp.int32)}, r"needs int32\[2, 3\]"),
-        (TREE | {"c": jnp.zeros(1)}, r"it lacks \[\"\['c'\]\"\]"),
+        (TREE | {"c": jnp.zeros(1)}, r"\['c'\]: needed, not there"),
     ],
 )
 def test_another_shape_dtype_or_tree_is_refused_by_name(tmp_path, like, message):

@@ -78,7 +78,9 @@ def test_a_frozen_policy_plays_in_its_seat_with_the_parameters_of_its_seed(train
     _, learners = load_run(trained)
     frozen = frozen_player(f"{trained}:1", [1])
     assert frozen.algo.seats == (0,)
-    for mine, all_of_them in zip(jax.tree.leaves(frozen.learner), jax.tree.leaves(learners), strict=True):
+    assert frozen.learner.opt_state == ()
+    trained_params = jax.tree.leaves(learners.params)
+    for mine, all_of_them in zip(jax.tree.leaves(frozen.learner.params), trained_params, strict=True):
         np.testing.assert_array_equal(mine[0], all_of_them[1, 1])
 
 
@@ -113,3 +115,9 @@ def test_a_run_folder_cannot_name_its_own_plugins(trained, tmp_path):
     (folder / "config.yaml").write_text(text)
     with pytest.raises(ConfigError, match=r"_target_ os.system is outside envs, algos, marl;"):
         load_run(folder)
+
+
+def test_outcomes_are_those_of_the_reward_before_it_was_shaped():
+    env = load("env=prisoners_dilemma", "env.horizon=10", "mechanism=[common_reward]").env
+    found = outcomes(env, "always_cooperate", "always_defect")
+    np.testing.assert_allclose(found.return_, [[-30, 0]] * 3)

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,32 +14,11 @@ import pytest
 from marl.build import load_run
 from marl.checkpoint import CheckpointError
 from marl.config import compose
-from marl.logger import read_rows
-from marl.run import RunLockedError, _locked, final_metrics, run
+from marl.metrics_log import read_rows
+from marl.run import final_metrics, run
+from marl.run_folder import RunLockedError, locked
 from marl.validation import ConfigError
-
-ROOT = Path(__file__).resolve().parents[2]
-TINY = [
-    "env.horizon=6",
-    "num_envs=4",
-    "num_seeds=2",
-    "total_steps=640",
-    "log_every=4",
-    "checkpoint_every=2",
-    "algo.num_steps=8",
-    "network.hidden=[8]",
-]  # 20 updates in 5 chunks
-
-
-def parameters(folder):
-    import jax
-
-    return [np.asarray(x).tobytes() for x in jax.tree.leaves(load_run(folder)[1])]
-
-
-def rows(folder):
-    """metrics.jsonl without the clock."""
-    return [{k: v for k, v in row.items() if k != "wall_s"} for row in read_rows(folder / "metrics.jsonl")]
+from tests.runs import ROOT, TINY, parameters, rows
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +55,8 @@ def test_a_finished_run_is_not_run_again(whole):
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR2, 75), (signal.SIGINT, 130)]
+    ("number", "code"),
+    [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGUSR2, 75), (signal.SIGINT, 130)],
 )
 def test_a_signal_saves_at_the_next_chunk_and_resuming_changes_nothing(whole, tmp_path, number, code):
     folder = tmp_path / "run"
@@ -132,7 +111,7 @@ def test_a_longer_run_goes_on_and_any_other_change_is_refused(whole, tmp_path):
 
 
 def test_two_processes_cannot_write_one_folder(tmp_path):
-    with _locked(tmp_path / "run"), pytest.raises(RunLockedError, match=f"process {os.getpid()}"):
+    with locked(tmp_path / "run"), pytest.raises(RunLockedError, match=f"process {os.getpid()}"):
         run(compose(TINY), tmp_path / "run")
 
 

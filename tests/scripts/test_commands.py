@@ -74,6 +74,10 @@ def test_train_names_all_errors_and_exits_2():
         ("evaluate", ["run=/nowhere"], "/nowhere is not a run folder"),
         ("evaluate", ["run=x", "episodes=none"], "episodes=none: must be a whole number"),
         ("evaluate", ["frun=x"], "frun=x: no such option"),
+        ("evaluate", ["run=x", "render=mp4"], "render=mp4: must be gif"),
+        ("evaluate", ["run=x", "render=gif", "opponent=a,b"], "films a game against one opponent"),
+        ("evaluate", ["run=x", "out=y"], "out=: only render=gif writes there"),
+        ("evaluate", ["run=/nowhere", "export=x.safetensors"], "/nowhere is not a run folder"),
         ("figure", ["nobody/nothing"], "no figure nobody/nothing; choose one of:"),
         ("figure", ["quickstart/punishment", "scale=huge"], "scale=huge: must be one of smoke, paper"),
         ("benchmark", ["num_envs=many"], "num_envs=many: must be a whole number"),
@@ -106,6 +110,29 @@ def test_train_then_evaluate(tmp_path):
     assert len(against["reward"]["per_seed"]) == 2
     # whoever meets a defector gets -3 or -2 a round
     assert -3 <= against["reward/seat_0"]["mean"] <= -2
+    assert (outcome["episodes"], outcome["seed"], outcome["seeds"]) == (10, 0, [0, 1])
+
+
+def test_a_run_is_exported_and_both_are_filmed(tmp_path):
+    run_dir, file = tmp_path / "run", tmp_path / "policy.safetensors"
+    tiny = ["env=coin_game", "env.horizon=6", f"run_dir={run_dir}", *TINY]
+    assert command("train", *tiny).returncode == 0
+    found = command("evaluate", f"run={run_dir}:1", f"export={file}", "render=gif", "seed=3")
+    assert found.returncode == 0, found.stderr
+    first = json.loads(found.stdout)
+    assert first["export"] == str(file)
+    assert first["gif"] == str(run_dir / "episode.gif")
+    assert (first["steps"], len(first["return"])) == (6, 2)
+    again = json.loads(command("evaluate", f"run={file}", "render=gif", "seed=3").stdout)
+    assert again["return"] == first["return"]
+    gifs = [run_dir / "episode.gif", tmp_path / "episode.gif"]
+    assert gifs[0].read_bytes() == gifs[1].read_bytes()
+    out = [f"out={tmp_path}/films", "opponent=coin_greedy"]
+    found = json.loads(command("evaluate", f"run={run_dir}", "render=gif", *out).stdout)
+    assert found["gif"] == f"{tmp_path}/films/episode-coin_greedy.gif"
+    found = command("evaluate", f"run={file}", "render=gif", "opponent=nobody", cwd=tmp_path)
+    assert found.returncode == 2
+    assert found.stderr.startswith("error: no player nobody")
 
 
 def test_multirun_trains_every_value_in_a_folder_of_its_own(tmp_path):

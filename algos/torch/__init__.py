@@ -1,0 +1,1 @@
+"""PyTorch twins of learning rules: the same names and configuration keys."""

@@ -1,0 +1,282 @@
+"""Self-play against a buffer of past agents: a ring of snapshots, and training with them as opponents.
+
+**Sources**: the agent replay buffer of LOQA (Aghajohari et al. 2024, arXiv 2405.01035) and Advantage
+Alignment (Duque et al. 2024, arXiv 2406.14662), read in their code: current parameters are pushed
+every few updates, and each episode's opponent is drawn uniformly from the filled part. As in LOQA a
+game against the past has one learning seat; here that seat turns from game to game, where LOQA
+trains seat 0 only.
+Axes: N snapshots, T steps, E games, A seats, P learners, n rows: pairs of a game and a seat.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax import Array
+
+from marl.algorithm import Algorithm, Batch
+from marl.environment import Environment, TimeStep
+from marl.population import Seats, num_learners
+
+
+class Ring(struct.PyTreeNode):
+    """The last N snapshots of something; the oldest is overwritten first."""
+
+    snapshots: Any  # leaves [N, ...]
+    num_pushed: Array  # [] int32, pushes so far
+
+    @classmethod
+    def of(cls, first: Any, size: int) -> Ring:
+        """A ring of N = `size` places that holds one snapshot, `first`."""
+        zeros = jax.tree.map(lambda x: jnp.zeros((size, *x.shape), x.dtype), first)
+        return cls(zeros, jnp.int32(0)).push(first)
+
+    @property
+    def size(self) -> int:
+        """N."""
+        return jax.tree.leaves(self.snapshots)[0].shape[0]
+
+    def push(self, snapshot: Any, when: Array | bool = True) -> Ring:
+        """Add a snapshot, or change nothing where `when` [] is False."""
+        when = jnp.asarray(when)
+        place = self.num_pushed % self.size
+        put = lambda old, new: old.at[place].set(jnp.where(when, new, old[place]))
+        snapshots = jax.tree.map(put, self.snapshots, snapshot)
+        return Ring(snapshots, self.num_pushed + when.astype(jnp.int32))
+
+    def draw(self, key: Array, shape: tuple[int, ...]) -> Array:
+        """[*shape] int32 places of snapshots, uniform over the filled part."""
+        return jax.random.randint(key, shape, 0, jnp.minimum(self.num_pushed, self.size))
+
+    def take(self, places: Array) -> Any:
+        """The snapshots at `places` [*shape]; leaves [*shape, ...]."""
+        return jax.tree.map(lambda x: x[places], self.snapshots)
+
+
+class Learner(struct.PyTreeNode):
+    """A learner and its past."""
+
+    current: Any  # of the algorithm inside, leaves [P, ...]
+    past: Ring  # of what it needs to act
+    num_updates: Array  # [] int32
+
+
+class Carry(struct.PyTreeNode):
+    """Recurrent states; all zeros at the start of an episode."""
+
+    current: Any  # of the current learner, in all seats, leaves [E, A, ...]
+    past: Any  # of the game's snapshot, in all seats, leaves [E, A, ...]
+    place: Array  # [E] int32, place of the game's snapshot + 1; 0: not drawn yet
+
+
+class PastPlay(Algorithm):
+    """`algo` learning in games of its own and in games against its past.
+
+    The first games of a batch, the share `current_fraction` of them, are plain self-play in which
+    all seats learn. In the others one seat, number (game mod A), is held by the current learner,
+    and the rest by one snapshot, drawn anew for every episode; only the current learner's own
+    data is learnt from. A credit also sees the advantages of the snapshots' seats, by the current
+    learner's critic. The number of games against the past is rounded down to a multiple of A.
+    """
+
+    algo: Algorithm  # learns, in at least two seats
+    size: int = struct.field(pytree_node=False)  # N, snapshots kept
+    push_every: int = struct.field(pytree_node=False)  # updates between snapshots
+    current_fraction: float = struct.field(pytree_node=False)  # share of games of plain self-play
+
+    @property
+    def num_steps(self) -> int:
+        """As the algorithm inside."""
+        return self.algo.num_steps
+
+    @property
+    def seats(self) -> Seats:
+        """As the algorithm inside."""
+        return self.algo.seats
+
+    def check(self, env: Environment) -> None:
+        """Raise ValueError for bad sizes, or an algorithm that cannot learn from single seats."""
+        self.check_sizes()
+        self.algo.check(env)
+
+    def check_sizes(self) -> None:
+        """Raise ValueError for fields that do not fit each other."""
+        for name in ("size", "push_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"past.{name}={getattr(self, name)}: must be at least 1")
+        if not 0 <= self.current_fraction <= 1:
+            raise ValueError(f"past.current_fraction={self.current_fraction}: must lie in [0, 1]")
+        if len(self.seats) < 2:
+            raise ValueError("past: needs at least two learning seats, one for the past")
+        if self._has_credit and not hasattr(self.algo, "credits") and self.current_fraction < 1:
+            raise ValueError(
+                f"past: {type(self.algo).__name__} cannot tell the credit of seats that do not learn; "
+                "set algo.credit=null or past.current_fraction=1"
+            )
+
+    def num_past(self, num_games: int) -> int:
+        """Games of E = `num_games` that are played against snapshots: the last ones, a multiple of A.
+
+        Raises:
+            ValueError: if there is none, though the fraction asks for some.
+        """
+        seats, share = len(self.seats), 1 - self.current_fraction
+        found = seats * int(share * num_games / seats + 1e-6)
+        if share > 0 and not found:
+            raise ValueError(
+                f"past.current_fraction={self.current_fraction}: leaves no game against the past of "
+                f"{num_games} games; raise num_envs"
+            )
+        return found
+
+    def rows(self, num_games: int) -> tuple[np.ndarray, np.ndarray]:
+        """The pairs that learn: game [P, n] and seat [P, n] of each learner's rows."""
+        num_seats = len(self.seats)
+        first = num_games - self.num_past(num_games)
+        game, seat = np.divmod(np.arange(num_games * num_seats), num_seats)
+        learns = (game < first) | (seat == game % num_seats)
+        holder = np.asarray(self.seats)[seat]
+        chosen = [np.flatnonzero(learns & (holder == p)) for p in range(num_learners(self.seats))]
+        return game[np.stack(chosen)], seat[np.stack(chosen)]
+
+    def init(self, key: Array, env: Environment, ts: TimeStep) -> Learner:
+        """A fresh learner, whose first snapshot is itself."""
+        if self.num_past(ts.reward.shape[0]):
+            alone, rows = self._alone, self.rows(ts.reward.shape[0])
+            keys = jax.random.split(key, num_learners(self.seats))
+            current = jax.vmap(lambda key, ts: alone.init(key, env, ts))(keys, _seen(ts, rows))
+            current = jax.tree.map(lambda x: x[:, 0], current)
+        else:
+            current = self.algo.init(key, env, ts)
+        return Learner(current, Ring.of(self.algo.for_acting(current), self.size), jnp.int32(0))
+
+    def for_acting(self, learner: Learner) -> Learner:
+        """What the current learner needs, and the past."""
+        return learner.replace(current=self.algo.for_acting(learner.current))
+
+    def initial_carry(self, env: Environment, ts: TimeStep) -> Carry:
+        """Zeros; the snapshot is drawn with the first action."""
+        none = jnp.zeros(ts.reward.shape[0], jnp.int32)
+        return Carry(self.algo.initial_carry(env, ts), self.algo.initial_carry(env, ts), none)
+
+    def act(self, env, learner, carry, ts, key, greedy=False):
+        """The current learner's actions [E, A, ...], replaced by the snapshots' in their seats."""
+        num_games, num_seats = ts.reward.shape
+        num_past = self.num_past(num_games)
+        if not num_past:
+            action, current, extras = self.algo.act(env, learner.current, carry.current, ts, key, greedy)
+            return action, carry.replace(current=current), extras
+        own_key, draw_key, past_key = jax.random.split(key, 3)
+        action, current, extras = self.algo.act(env, learner.current, carry.current, ts, own_key, greedy)
+        drawn = learner.past.draw(draw_key, (num_games,)) + 1
+        place = jnp.where(carry.place == 0, drawn, carry.place)
+        first = num_games - num_past
+        last = lambda tree: jax.tree.map(lambda x: x[first:, None], tree)  # [past games, 1, ...]
+
+        def snapshot(params: Any, carry: Any, ts: TimeStep, key: Array) -> tuple[Array, Any]:
+            action, carry, _ = self.algo.act(env, params, carry, ts, key, greedy)
+            return action[0], jax.tree.map(lambda x: x[0], carry)
+
+        keys = jax.random.split(past_key, num_past)
+        params = learner.past.take(place[first:] - 1)
+        theirs, past = jax.vmap(snapshot)(params, last(carry.past), last(ts), keys)
+        past = jax.tree.map(lambda old, new: old.at[first:].set(new), carry.past, past)
+        learns = np.arange(num_seats) == np.arange(first, num_games)[:, None] % num_seats
+        learns = learns.reshape(*learns.shape, *(1,) * (action.ndim - 2))
+        action = action.at[first:].set(jnp.where(learns, action[first:], theirs))
+        return action, Carry(current, past, place), extras
+
+    def bootstrap(self, env, learner, carry, ts):
+        """As the current learner."""
+        return self.algo.bootstrap(env, learner.current, carry.current, ts)
+
+    def update(self, env, learner, batch, key):
+        """Learn from the rows that the current learner played; keep a snapshot when it is due."""
+        batch = batch.replace(carry=batch.carry.current, last_carry=batch.last_carry.current)
+        if self.num_past(batch.done.shape[1]):
+            current, metrics = self._learn(env, learner.current, batch, key)
+        else:
+            current, metrics = self.algo.update(env, learner.current, batch, key)
+        num_updates = learner.num_updates + 1
+        due = num_updates % self.push_every == 0
+        past = learner.past.push(self.algo.for_acting(current), due)
+        return Learner(current, past, num_updates), metrics
+
+    @property
+    def _has_credit(self) -> bool:
+        """Whether a credit reads all seats of a game, also those that do not learn."""
+        return getattr(self.algo, "credit", None) is not None
+
+    @property
+    def _alone(self) -> Any:
+        """The algorithm as one learner of one seat."""
+        return self.algo.replace(seats=(0,))
+
+    def _learn(self, env: Environment, current: Any, batch: Batch, key: Array) -> tuple[Any, dict]:
+        """Each learner learns from its rows as if every row were a game of one seat."""
+        alone, rows = self._alone, self.rows(batch.done.shape[1])
+        if self._has_credit:
+            learns = np.zeros(batch.reward.shape[1:], bool)
+            learns[rows] = True
+            credit = self.algo.credits(env, current, batch, learns)
+            batch = batch.replace(extras=batch.extras | {"credit": credit})
+        keys = jax.random.split(key, num_learners(self.seats))
+        current = jax.tree.map(lambda x: x[:, None], current)  # [P, 1, ...]
+        learn = lambda learner, batch, key: alone.update(env, learner, batch, key)
+        current, metrics = jax.vmap(learn)(current, _learnt_from(batch, rows), keys)
+        return jax.tree.map(lambda x: x[:, 0], current), {k: v.mean(0) for k, v in metrics.items()}
+
+
+def without_past(algo: Any, learner: Any) -> tuple[Any, Any]:
+    """The algorithm and the current learner inside a PastPlay, also of a Mixture's first member.
+
+    Others are returned as they are.
+    """
+    if hasattr(algo, "members") and isinstance(algo.members[0], PastPlay):
+        first, own = without_past(algo.members[0], learner[0])
+        return algo.replace(members=(first, *algo.members[1:])), (own, *learner[1:])
+    return (algo.algo, learner.current) if isinstance(algo, PastPlay) else (algo, learner)
+
+
+def _pick(x: Array, rows: tuple[np.ndarray, np.ndarray], axis: int) -> Array:
+    """[*pre, E, A, *X] -> [P, *pre, n, 1, *X]; `axis` is where E stands."""
+    game, seat = rows
+    picked = x[(slice(None),) * axis + (game, seat)]  # [*pre, P, n, *X]
+    return jnp.expand_dims(jnp.moveaxis(picked, axis, 0), axis + 2)
+
+
+def _pick_game(x: Array, rows: tuple[np.ndarray, np.ndarray], axis: int) -> Array:
+    """[*pre, E, *X] -> [P, *pre, n, *X]."""
+    return jnp.moveaxis(x[(slice(None),) * axis + (rows[0],)], axis, 0)
+
+
+def _seen(ts: TimeStep, rows: tuple[np.ndarray, np.ndarray]) -> TimeStep:
+    """A TimeStep [E, ...] as each learner's rows see it, [P, n, ...] with one seat."""
+    pick = lambda tree: jax.tree.map(lambda x: _pick(x, rows, 0), tree)
+    return TimeStep(
+        obs=pick(ts.obs),
+        reward=pick(ts.reward),
+        terminated=_pick_game(ts.terminated, rows, 0),
+        truncated=_pick_game(ts.truncated, rows, 0),
+        action_mask=pick(ts.action_mask),
+        events=pick(ts.events),
+    )
+
+
+def _learnt_from(batch: Batch, rows: tuple[np.ndarray, np.ndarray]) -> Batch:
+    """Each learner's rows as a batch of games of one seat, leaves [P, T, n, 1, ...]."""
+    per_game, at_once = ("terminated", "done"), ("carry", "last_carry")
+    found = {"last": _seen(batch.last, rows)}
+    for field in dataclasses.fields(batch):
+        if field.name == "last":
+            continue
+        pick = _pick_game if field.name in per_game else _pick
+        axis = 0 if field.name in at_once else 1
+        values = getattr(batch, field.name)
+        found[field.name] = jax.tree.map(lambda x, pick=pick, axis=axis: pick(x, rows, axis), values)
+    return Batch(**found)

@@ -1,0 +1,41 @@
+"""A small run, and how to look at what runs left behind."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from marl.build import load_run
+from marl.metrics_log import read_rows
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = [
+    "env.horizon=6",
+    "num_envs=4",
+    "num_seeds=2",
+    "total_steps=640",
+    "log_every=4",
+    "checkpoint_every=2",
+    "algo.num_steps=8",
+    "network.hidden=[8]",
+]  # 20 updates in 5 chunks
+
+
+def parameters(folder):
+    """All parameters of a run's newest learners, as bytes."""
+    return [np.asarray(x).tobytes() for x in jax.tree.leaves(load_run(folder)[1])]
+
+
+def rows(folder):
+    """metrics.jsonl without the clock."""
+    return [{k: v for k, v in row.items() if k != "wall_s"} for row in read_rows(folder / "metrics.jsonl")]
+
+
+def command(name, *arguments, cwd=ROOT, timeout=200, **environment):
+    """Run scripts/NAME.py as a user would; `environment` adds variables."""
+    call = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *map(str, arguments)]
+    variables = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+    return subprocess.run(call, cwd=cwd, env=variables, capture_output=True, text=True, timeout=timeout)
