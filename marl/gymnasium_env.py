@@ -15,9 +15,9 @@ from gymnasium.vector.utils import batch_space
 from jax import Array
 
 from marl import batched
-from marl.adapters import checked_action, mask_name, observation_space, render_modes
 from marl.algorithm import Algorithm
 from marl.environment import Environment, TimeStep
+from marl.spaces import checked_action, mask_name, observation_space, render_modes
 
 
 class Play(struct.PyTreeNode):

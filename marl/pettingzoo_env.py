@@ -12,8 +12,8 @@ from gymnasium import spaces
 from jax import Array
 from pettingzoo import ParallelEnv
 
-from marl.adapters import checked_action, mask_name, name_of, observation_space, render_modes
 from marl.environment import Environment, TimeStep, clip_to_space
+from marl.spaces import checked_action, mask_name, name_of, observation_space, render_modes
 
 
 @jax.jit

@@ -1,6 +1,10 @@
 """Settings that must stand before jax starts (thread pool, quick compilation), and options."""
 
 import os
+import resource
+from pathlib import Path
+
+import pytest
 
 import marl  # noqa: F401  (sets up XLA's thread pool)
 
@@ -15,3 +19,18 @@ def pytest_addoption(parser):
         action="store_true",
         help="write tests/playthroughs/*.txt anew instead of comparing with them",
     )
+
+
+MAX_MEMORY_GB = 3.0
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_programs():
+    """Compiled programs pile up over hundreds of tests: drop them where a worker has grown large."""
+    yield
+    told = Path("/proc/self/statm")
+    pages = int(told.read_text().split()[1]) if told.exists() else 0
+    if pages * resource.getpagesize() > MAX_MEMORY_GB * 1e9:
+        import jax
+
+        jax.clear_caches()

@@ -21,9 +21,10 @@ from pettingzoo.utils.conversions import parallel_to_aec
 
 from algos.random_player import RandomPlayer
 from marl import batched
-from marl.adapters import observation_space, to_gymnasium, to_pettingzoo
+from marl.adapters import to_gymnasium, to_pettingzoo
 from marl.build import load, player
 from marl.config import compose, groups
+from marl.spaces import observation_space
 from tests.probes import Aim, Locks
 from tests.toys import COOPERATE, DEFECT, LEAVE, TAKE, commons, dilemma
 
