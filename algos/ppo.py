@@ -22,7 +22,7 @@ from marl.distributions import Distribution, distribution, num_params
 from marl.environment import Environment, TimeStep
 from marl.networks import ActorCritic, initial_carry
 from marl.population import Seats, num_learners, to_learners, to_seats
-from marl.returns import gae
+from marl.returns import gae, group_relative
 from marl.shuffle import shuffle
 
 Credit = Callable[..., Array]
@@ -46,6 +46,7 @@ class PPO(Algorithm):
     ent_coef: float  # weight of the entropy bonus
     max_grad_norm: float  # gradients are scaled down to this norm
     credit: Credit | None  # [T, E, A] advantages -> credit of the policy loss; None: the advantage
+    # (a credit with `others_lambda` is also called with `others`, advantages of that gae_lambda)
     num_steps: int = struct.field(pytree_node=False)  # T
     num_epochs: int = struct.field(pytree_node=False)  # passes over a batch
     num_minibatches: int = struct.field(pytree_node=False)  # parts of a batch, one step each
@@ -53,6 +54,11 @@ class PPO(Algorithm):
     separate_critic: bool = struct.field(pytree_node=False)  # the critic has its own torso
     network: Any = struct.field(pytree_node=False)  # torso, see marl.networks
     seats: Seats = struct.field(pytree_node=False)  # [A] learner of each seat
+    # above 1: so many games share the draws of the game, and their mean return is the baseline; 1: the
+    # critic is, as in run folders that do not name it
+    group_size: int = struct.field(pytree_node=False, default=1)
+    # Adam step size of the critic's head and own torso; None, as in older run folders: learning_rate
+    critic_learning_rate: float | None = None
 
     def _net(self, env: Environment) -> ActorCritic:
         torso = self.network.clone(grid_codes=tuple(env.grid_codes))
@@ -61,15 +67,32 @@ class PPO(Algorithm):
 
     @property
     def _optimizer(self) -> optax.GradientTransformation:
-        return optax.chain(
-            optax.clip_by_global_norm(self.max_grad_norm), optax.adam(self.learning_rate, eps=1e-5)
-        )
+        steps = [optax.clip_by_global_norm(self.max_grad_norm), optax.adam(self.learning_rate, eps=1e-5)]
+        if self.critic_learning_rate is not None:
+            ratio = optax.scale(self.critic_learning_rate / self.learning_rate)
+            steps.append(optax.masked(ratio, _of_critic))
+        return optax.chain(*steps)
 
     def check(self, env: Environment) -> None:
-        """Raise ValueError if the network cannot read what the game shows."""
+        """Raise ValueError for a wrong credit or group, or if the network cannot read what the game shows."""
+        if check := getattr(self.credit, "check", None):
+            check(len(self.seats))
+        if self.group_size > 1:
+            self._check_groups(env)
         ts = jax.eval_shape(env.reset, jax.random.key(0))[1]
         games = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), ts)
         jax.eval_shape(lambda key, ts: self.init(key, env, ts), jax.random.key(0), games)
+
+    def _check_groups(self, env: Environment) -> None:
+        horizon = env.fixed_horizon
+        wrong = f"algo.group_size={self.group_size}: needs"
+        if not horizon or self.num_steps % horizon:
+            raise ValueError(
+                f"{wrong} whole episodes, algo.num_steps={self.num_steps} a multiple of the game's "
+                f"{horizon or 'fixed number of steps, which it has not'}"
+            )
+        if getattr(self.credit, "others_lambda", None) is not None:
+            raise ValueError(f"{wrong} algo.credit.others_lambda=null: there is no critic in the advantages")
 
     def init(self, key: Array, env: Environment, ts: TimeStep) -> Learner:
         """P fresh learners with different initial weights."""
@@ -119,14 +142,14 @@ class PPO(Algorithm):
 
     def update(self, env, learner, batch, key):
         """Several epochs of minibatch steps on the batch; metrics are means over learners."""
-        advantage, target = self._advantage(env, learner, batch)
+        advantage, target, others = self._advantage(env, learner, batch)
         credit = batch.extras.get("credit")
         data = {
             "obs": batch.obs,
             "action_mask": None if env.all_legal else batch.action_mask,
             "action": batch.action,
             "log_prob": batch.extras["log_prob"],
-            "credit": self._credit(advantage, batch.done) if credit is None else credit,
+            "credit": self._credit(advantage, others, batch.done) if credit is None else credit,
             "target": target,
             "start": jnp.broadcast_to(batch.start[..., None], target.shape),
         }
@@ -143,37 +166,33 @@ class PPO(Algorithm):
         For `marl.past_policies`: where only some seats learn, the others still count in the credit.
         `update` prefers what stands in `extras` as "credit" to its own.
         """
-        advantage = self._advantage(env, learner, batch)[0]
-        flat = to_learners(advantage, self.seats, 1)  # [P, T, B]
-        weight = to_learners(jnp.broadcast_to(learns, advantage.shape).astype(jnp.float32), self.seats, 1)
-        mean_over = lambda x: jnp.average(x, axis=(1, 2), weights=weight, keepdims=True)
-        centred = flat - mean_over(flat)
-        flat = centred / (jnp.sqrt(mean_over(centred**2)) + 1e-8)
-        advantage = to_seats(flat, self.seats, 1)
-        return advantage if self.credit is None else self.credit(advantage, batch.done, gamma=self.gamma)
+        advantage, _, others = self._advantage(env, learner, batch)
+        weight = jnp.broadcast_to(learns, advantage.shape).astype(jnp.float32)
+        return self._credit(advantage, others, batch.done, weight)
 
-    def _advantage(self, env: Environment, learner: Learner, batch: Batch) -> tuple[Array, Array]:
-        """[T, E, A] advantages and value targets."""
+    def _advantage(self, env: Environment, learner: Learner, batch: Batch) -> tuple:
+        """[T, E, A] advantages, value targets, and what a credit reads of others; None: the advantages."""
         value = batch.extras["value"]
         last = self._forward(env, learner, batch.last_carry, batch.last)[2]
         reached = jnp.concatenate([value[1:], last[None]])
         next_value = jnp.where(batch.done[..., None], batch.bootstrap, reached)
-        return gae(
-            batch.reward,
-            value,
-            next_value,
-            batch.terminated,
-            batch.done,
-            gamma=self.gamma,
-            gae_lambda=self.gae_lambda,
-        )
+        seen = (batch.reward, value, next_value, batch.terminated, batch.done)
+        advantage, target = gae(*seen, gamma=self.gamma, gae_lambda=self.gae_lambda)
+        others_lambda = getattr(self.credit, "others_lambda", None)
+        if self.group_size > 1:
+            sizes = {"gamma": self.gamma, "group_size": self.group_size}
+            return group_relative(batch.reward, batch.done, **sizes), target, None
+        if others_lambda is None:
+            return advantage, target, None
+        return advantage, target, gae(*seen, gamma=self.gamma, gae_lambda=others_lambda)[0]
 
-    def _credit(self, advantage: Array, done: Array) -> Array:
+    def _credit(self, advantage: Array, others: Any, done: Array, weight: Any = None) -> Array:
         """[T, E, A] what multiplies the policy gradient: normalised advantages, or their credit."""
-        flat = to_learners(advantage, self.seats, 1)  # [P, T, B]
-        flat = (flat - flat.mean((1, 2), keepdims=True)) / (flat.std((1, 2), keepdims=True) + 1e-8)
-        advantage = to_seats(flat, self.seats, 1)
-        return advantage if self.credit is None else self.credit(advantage, done, gamma=self.gamma)
+        advantage = normalised(advantage, self.seats, weight)
+        if self.credit is None:
+            return advantage
+        more = {} if others is None else {"others": normalised(others, self.seats, weight)}
+        return self.credit(advantage, done, gamma=self.gamma, **more)
 
     def _learn(self, env: Environment, learner: Learner, carry: Any, data: dict, key: Array) -> tuple:
         """One learner's update; data leaves [T, B, ...], carry [B, H]."""
@@ -209,6 +228,33 @@ class PPO(Algorithm):
 
         learner, metrics = jax.lax.scan(epoch, learner, jax.random.split(key, self.num_epochs))
         return learner, {k: v.mean() for k, v in metrics.items()}
+
+
+def normalised(x: Array, seats: Seats, weight: Array | None) -> Array:
+    """Numbers with mean 0 and standard deviation 1 over the samples of each learner.
+
+    Args:
+        x: [T, E, A]; seats: [A] learner of each seat.
+        weight: [T, E, A] of the samples; None: all count alike.
+
+    Returns:
+        [T, E, A].
+    """
+    flat = to_learners(x, seats, 1)  # [P, T, B]
+    if weight is None:
+        flat = (flat - flat.mean((1, 2), keepdims=True)) / (flat.std((1, 2), keepdims=True) + 1e-8)
+    else:
+        weights = to_learners(weight, seats, 1)
+        mean_over = lambda x: jnp.average(x, axis=(1, 2), weights=weights, keepdims=True)
+        centred = flat - mean_over(flat)
+        flat = centred / (jnp.sqrt(mean_over(centred**2)) + 1e-8)
+    return to_seats(flat, seats, 1)
+
+
+def _of_critic(params: Any) -> Any:
+    """The tree of an ActorCritic's parameters with True where only the value depends on them."""
+    mark = lambda path, _: path[1].key.startswith("critic")  # ("params", NAME, ...)
+    return jax.tree.map_with_path(mark, params)
 
 
 def _mean_over(function: Callable[[Array], Any], pieces: Array) -> Any:

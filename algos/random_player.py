@@ -2,7 +2,7 @@
 
 For Discrete and MultiDiscrete actions it draws one number u in [0, 1) a choice and takes the legal
 action number floor(u * legal actions). Random bits are most of its cost, so where all of n
-Discrete actions are legal u has log2(n) of them if n is a power of two, else 16 (each action then
+actions are legal u has log2(n) of them if n is a power of two, else 16 (each action then
 has probability 1/n within 2^-16). A Box is drawn between its bounds, or in [-1, 1] where it has
 none, whatever its mask. Axes: E games, A seats, N actions.
 """
@@ -33,8 +33,9 @@ class RandomPlayer(Algorithm):
         """Uniform actions [E, A, ...]; `greedy` changes nothing."""
         space, mask = env.action_space, ts.action_mask
         if isinstance(space, spaces.Discrete) and env.all_legal:
-            u, bits = _short_uniform(key, ts.reward.shape, int(space.n))
-            return ((u * np.uint32(space.n)) >> bits).astype(jnp.int32), carry, ()
+            return _draw_any(key, ts.reward.shape, int(space.n)), carry, ()
+        if isinstance(space, spaces.MultiDiscrete) and env.all_legal:
+            return _draw_parts(key, ts.reward.shape, space.nvec), carry, ()
         return _draw(key, space, mask), carry, ()
 
 
@@ -51,6 +52,21 @@ def _draw(key: Array, space: spaces.Space, mask: Array) -> Array:
         u = jax.random.uniform(key, (*seats, len(parts)))
         return jnp.stack([pick(part, u[..., i]) for i, part in enumerate(parts)], axis=-1)
     return pick(mask, jax.random.uniform(key, seats))
+
+
+def _draw_any(key: Array, shape: tuple[int, ...], num: int) -> Array:
+    """[*shape] int32 in 0 .. num - 1."""
+    u, bits = _short_uniform(key, shape, num)
+    return ((u * np.uint32(num)) >> bits).astype(jnp.int32)
+
+
+def _draw_parts(key: Array, seats: tuple[int, ...], nvec: np.ndarray) -> Array:
+    """[*seats, M] int32, component i in 0 .. nvec[i] - 1."""
+    if len(set(nvec.tolist())) == 1:
+        return _draw_any(key, (*seats, len(nvec)), int(nvec[0]))
+    keys = jax.random.split(key, len(nvec))
+    parts = [_draw_any(k, seats, n) for k, n in zip(keys, nvec.tolist(), strict=True)]
+    return jnp.stack(parts, axis=-1)
 
 
 def _short_uniform(key: Array, shape: tuple[int, ...], num: int) -> tuple[Array, int]:

@@ -69,3 +69,19 @@ def q_loss(q: Array, action: Array, target: Array, *, kind: str) -> tuple[Array,
 def value_of(q: Array, action: Array) -> Array:
     """[..., N] values and [...] actions -> [...] the values of the actions."""
     return jnp.where(jax.nn.one_hot(action, q.shape[-1], dtype=bool), q, 0.0).sum(-1)
+
+
+def answer_prob(q: Array, action: Array, return_: Array, *, temperature: float | Array) -> Array:
+    """Probability of the action taken by a softmax of what the actions are worth.
+
+    Args:
+        q: [..., N] values of the actions by a critic.
+        action: [...] the action taken.
+        return_: [...] what it turned out to be worth, in place of its value.
+        temperature: of the softmax.
+
+    Returns:
+        [...] probabilities.
+    """
+    taken = jax.nn.one_hot(action, q.shape[-1], dtype=bool)
+    return value_of(jax.nn.softmax(jnp.where(taken, return_[..., None], q) / temperature), action)

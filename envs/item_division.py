@@ -22,7 +22,6 @@ from marl.environment import Environment, TimeStep
 
 DIVISIONS = ("max", "proportion")
 NUM_ITEMS = 3  # I
-OBS_UNIT = 10.0  # what observations are divided by
 
 
 def shares(proposal: Array, max_proposal: int, division: str) -> Array:
@@ -52,7 +51,7 @@ class ItemDivision(Environment):
     Reward of seat i: sum over items of share_i * pool * value_i / reward_scale, with the `shares` of
     the rule. obs["vector"] of a seat: pool, own values, own last proposal, the other's values, the
     other's last proposal, and with `show_last_values` own and other's values in the last round;
-    all divided by 10, zeros where there was no round yet.
+    all divided by `obs_unit`, zeros where there was no round yet.
 
     Events: `defected`, how much a seat asks of the items that the other values more (mean over these
     items of proposal / max_proposal), and `cooperated`, what is missing from 1; both are 0 in
@@ -65,6 +64,7 @@ class ItemDivision(Environment):
     low_value: Any  # [] points of an item of low value
     high_value: Any  # [] points of an item of high value
     reward_scale: Any  # [] points that make one reward unit
+    obs_unit: Any  # [] what observations are divided by
     max_proposal: int = struct.field(pytree_node=False)  # the most that a seat may ask of a kind
     discrete: bool = struct.field(pytree_node=False)  # whether proposals are whole numbers
     division: str = struct.field(pytree_node=False)  # one of DIVISIONS
@@ -103,8 +103,9 @@ class ItemDivision(Environment):
             raise ValueError(
                 f"env.low_value={self.low_value}: must lie in 0 .. env.high_value={self.high_value}, below it"
             )
-        if not self.reward_scale > 0:
-            raise ValueError(f"env.reward_scale={self.reward_scale}: must be greater than 0")
+        for name in ("reward_scale", "obs_unit"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"env.{name}={getattr(self, name)}: must be greater than 0")
 
     def reset(self, key: Array) -> tuple[State, TimeStep]:
         """Draw the first values; no round has been played."""
@@ -148,7 +149,7 @@ class ItemDivision(Environment):
             facts += [state.last_value, state.last_value[::-1]]
         num_mask = NUM_ITEMS * (self.max_proposal + 1) if self.discrete else NUM_ITEMS
         return state, TimeStep(
-            obs={"vector": jnp.concatenate(facts, axis=-1) / OBS_UNIT},
+            obs={"vector": (jnp.concatenate(facts, axis=-1) / self.obs_unit).astype(jnp.float32)},
             reward=reward,
             terminated=jnp.bool_(False),
             truncated=state.time >= self.horizon,

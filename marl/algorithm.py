@@ -60,6 +60,7 @@ class Algorithm(struct.PyTreeNode):
     """
 
     num_steps = 1  # rollout length T between updates
+    group_size = 1  # neighbouring games that share all draws of the game, not those of the players
 
     def check(self, env: Environment) -> None:
         """Raise ValueError if the fields do not fit each other or the game."""

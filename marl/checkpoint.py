@@ -117,6 +117,12 @@ def valid_checkpoints(folder: Path) -> list[int]:
     return [update for update in numbers(folder) if verify(folder, update) is None]
 
 
+def fingerprint(folder: Path) -> str | None:
+    """A hash that stands for the newest valid checkpoint, None if there is none."""
+    newest = next((update for update in numbers(folder) if verify(folder, update) is None), None)
+    return None if newest is None else _sha256(_manifest(folder, newest))
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file so that a reader sees the old content or the new, never a part."""
     temporary = path.with_name(path.name + ".tmp")

@@ -21,6 +21,9 @@ from marl.validation import ConfigError, check_batch, check_ranges, coerce, flat
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 OURS = ("envs", "algos", "marl")
+BUILT = ("envs", "algos", "marl.networks")  # where what may be built is written
+# likewise for a figure
+DRAWN = ("marl.plots", "marl.league_plots", "marl.schelling", "marl.after", "marl.responses")
 Assigned = tuple[str, Any, str, bool]  # key, value, override that sets it, whether it was written +key=
 
 
@@ -96,9 +99,8 @@ def compose(overrides: Sequence[str]) -> DictConfig:
 def check_targets(cfg: Any, plugins: Iterable[str] | None = None) -> None:
     """Refuse every `_target_` outside our packages and the user's plugins.
 
-    Of our own packages only what is written in envs, algos and marl.networks can be built (and
-    marl.plots and marl.schelling for a figure): not what their modules import, and nothing that
-    touches files.
+    Of our own packages only what is written in the modules of BUILT can be built, and for a figure
+    in those of DRAWN: not what they import. What is built touches no files.
 
     Raises:
         ConfigError: naming each refused target.
@@ -109,7 +111,7 @@ def check_targets(cfg: Any, plugins: Iterable[str] | None = None) -> None:
         allow_import_from_here()
     errors = []
     for top, target in _targets(plain):
-        homes = ("marl.plots", "marl.schelling") if top == "figure" else ("envs", "algos", "marl.networks")
+        homes = DRAWN if top == "figure" else BUILT
         package = str(target).split(".")[0]
         if package not in (*OURS, *trusted):
             allowed = ", ".join((*OURS, *trusted))
@@ -233,7 +235,10 @@ def construct(node: DictConfig, **objects: Any) -> Any:
     """
     from hydra.utils import instantiate
 
-    made = instantiate(node, _partial_=True, _convert_="all")(**objects)
+    return _settled(instantiate(node, _partial_=True, _convert_="all")(**objects))
+
+
+def _settled(made: Any) -> Any:
     if not dataclasses.is_dataclass(made) or not hasattr(made, "replace"):
         return made
     fixed = {f.name: _fixed(f, getattr(made, f.name)) for f in dataclasses.fields(made)}
@@ -244,7 +249,7 @@ def _fixed(field: dataclasses.Field, value: Any) -> Any:
     import numpy as np
 
     if not isinstance(value, list):
-        return value
+        return _settled(value)
     if field.metadata.get("pytree_node", True):
         return np.asarray(value, np.float32)
     return tuple(tuple(v) if isinstance(v, list) else v for v in value)

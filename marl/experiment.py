@@ -3,7 +3,8 @@
 A file configs/experiment/PAPER/FIGURE.yaml names its runs by their overrides, says what to
 plot, and states its claims as bounds on a statistic over seeds. `marl.experiment` runs them,
 draws them and checks them. A figure with a node `measure` trains nothing: each of its runs is
-handed, built, to that function, which gives a summary of the same form.
+handed, built, to that function, which gives a summary of the same form. Each node of `after` is
+called when all runs are trained, as f(folders={run: its folder}, ...), and gives {title: summary}.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from marl.build import build
-from marl.checkpoint import write_atomically
+from marl.checkpoint import fingerprint, write_atomically
 from marl.config import check_targets, compose, construct
 from marl.console import SHOWN, ChunkProgress, print_summary
 from marl.run import run
@@ -59,7 +60,8 @@ def run_experiment(name: str, overrides: Sequence[str], scale: str, folder: Path
         name: PAPER/FIGURE.
         overrides: the user's own, which win over the experiment's.
         scale: one of the experiment's scales.
-        folder: gets a run folder for each run, NAME.png, NAME.csv and claims.json.
+        folder: gets a run folder for each run, NAME.png, NAME.csv and claims.json, and what each
+            node of `after` gave, in after-NODE.json.
 
     Raises:
         ConfigError: for unknown names or values.
@@ -67,8 +69,8 @@ def run_experiment(name: str, overrides: Sequence[str], scale: str, folder: Path
     runs = plan(name, overrides, scale)
     cfg = next(iter(runs.values()))
     check_targets(cfg)
-    figure = cfg.figure
-    summaries = {}
+    figure, summaries, folders = cfg.figure, {}, {}
+    claims: Any = OmegaConf.to_container(figure.claims[scale])
     for title, run_cfg in runs.items():
         if "measure" in figure:
             summary = construct(run_cfg.figure.measure, setup=build(run_cfg))
@@ -78,22 +80,61 @@ def run_experiment(name: str, overrides: Sequence[str], scale: str, folder: Path
                 result = run(run_cfg, folder / title, progress)
             if result.exit_code:
                 return Outcome(folder, result.exit_code, [])
-            summary = result.summary
+            summary, folders[title] = result.summary, folder / title
             shown = [panel.metric for panel in figure.plot.get("panels", ())] or SHOWN
         summaries[title] = summary
         print_summary(title, summary, shown)
     stem = name.replace("/", "-")
     folder.mkdir(parents=True, exist_ok=True)
+    for title, later in after_training(figure.get("after") or {}, folders, folder).items():
+        if title in summaries:
+            raise ConfigError([f"figure.after: gives a summary {title}; a run has this name"])
+        summaries[title] = later
+        claimed = [metric for claim in claims for of, metric in _sides(claim) if of == title]
+        print_summary(title, later, list(dict.fromkeys(claimed or later["metrics"])))
     write_csv(folder / f"{stem}.csv", summaries)
     construct(figure.plot, summaries=summaries, path=folder / f"{stem}.png")
-    claims = check_claims(OmegaConf.to_container(figure.claims[scale]), summaries)
-    facts = {"experiment": name, "scale": scale, "claims": [dataclasses.asdict(c) for c in claims]}
+    found = check_claims(claims, summaries)
+    facts = {"experiment": name, "scale": scale, "claims": [dataclasses.asdict(c) for c in found]}
     write_atomically(folder / "claims.json", json.dumps(facts, indent=1))
-    return Outcome(folder, 0, claims)
+    return Outcome(folder, 0, found)
+
+
+def after_training(nodes: Mapping[str, Any], folders: dict[str, Path], folder: Path) -> dict[str, dict]:
+    """What the nodes `after` make of trained runs: {title: summary} of all of them.
+
+    What a node gave is kept in folder/after-NODE.json, and taken from there while the node and the
+    runs' newest checkpoints stay as they were.
+
+    Args:
+        nodes: {node: its `_target_` and keys}.
+        folders: {run: its folder}.
+        folder: the figure's.
+
+    Raises:
+        ConfigError: if two nodes give a summary of the same title.
+    """
+    runs = {title: fingerprint(run_dir / "checkpoints") for title, run_dir in folders.items()}
+    summaries: dict[str, dict] = {}
+    for name, node in nodes.items():
+        path = folder / f"after-{name}.json"
+        asked = {"node": OmegaConf.to_container(node), "runs": runs}
+        kept = json.loads(path.read_text()) if path.is_file() else {}
+        if kept.get("asked") != asked:
+            print(f"after training: {name}", flush=True)
+            kept = {"asked": asked, "summaries": construct(node, folders=folders)}
+            write_atomically(path, json.dumps(kept, indent=1))
+        twice = summaries.keys() & kept["summaries"].keys()
+        if twice:
+            raise ConfigError([f"figure.after.{name}: gives a summary {min(twice)}; another node does too"])
+        summaries |= kept["summaries"]
+    return summaries
 
 
 def plan(name: str, overrides: Sequence[str], scale: str) -> dict[str, DictConfig]:
     """The composed configuration of every run of an experiment, all checked before any starts.
+
+    A run that is null is left out: so a figure made from another one takes its runs away.
 
     Raises:
         ConfigError: naming everything wrong.
@@ -104,7 +145,7 @@ def plan(name: str, overrides: Sequence[str], scale: str) -> dict[str, DictConfi
     if scale not in figure.scales:
         raise ConfigError([f"scale={scale}: must be one of {', '.join(figure.scales)}"])
     choose = lambda own: compose([f"experiment={name}", *own, *figure.scales[scale], *overrides])
-    return {title: choose(own) for title, own in figure.runs.items()}
+    return {title: choose(own) for title, own in figure.runs.items() if own is not None}
 
 
 def check_claims(claims: list[dict[str, Any]], summaries: dict[str, dict]) -> list[Claim]:
@@ -112,17 +153,20 @@ def check_claims(claims: list[dict[str, Any]], summaries: dict[str, dict]) -> li
 
     A claim has `says`, `run`, `metric`, `statistic` (iqm, mean, low, high), one of `at_least` and
     `at_most`, and optionally `over: {min, max}`, the swept values that it covers. It is met if
-    it holds at every point covered, and not met if it covers none.
+    it holds at every point covered, and not met if it covers none. With `minus: RUN` or
+    `minus_metric: METRIC` it bounds a difference: the statistic of that run's metric is subtracted
+    (what is not given is as in the minuend); both have the same swept values.
     """
-    return [_check(claim, summaries[claim["run"]]) for claim in claims]
+    return [_check(claim, summaries) for claim in claims]
 
 
-def _check(claim: dict[str, Any], summary: dict[str, Any]) -> Claim:
+def _check(claim: dict[str, Any], summaries: dict[str, dict]) -> Claim:
     kind = next(k for k in BOUNDS if k in claim)
-    bound, over = claim[kind], claim.get("over", {})
-    values = summary["metrics"][claim["metric"]][claim["statistic"]]
-    points = [next(iter(point.values())) for point in summary["sweep"]] or [None]
-    values = values if summary["sweep"] else [values]
+    bound, over, sweep = claim[kind], claim.get("over", {}), summaries[claim["run"]]["sweep"]
+    sides = [summaries[run]["metrics"][metric][claim["statistic"]] for run, metric in _sides(claim)]
+    per_point = zip(*(side if sweep else [side] for side in sides), strict=True)
+    values = [None if None in found else found[0] - sum(found[1:]) for found in per_point]
+    points = [next(iter(point.values())) for point in sweep] or [None]
     low, high = over.get("min", float("-inf")), over.get("max", float("inf"))
     covered = [(v, p) for v, p in zip(values, points, strict=True) if p is None or low <= p <= high]
     text = f"{claim['statistic']} {kind.replace('_', ' ')} {bound}"
@@ -130,8 +174,16 @@ def _check(claim: dict[str, Any], summary: dict[str, Any]) -> Claim:
     if unknown or not covered:
         return Claim(claim["says"], text, None, f"{unknown[0]}" if unknown else "no point", False)
     value, point = (min if kind == "at_least" else max)(covered)
-    where = "the end" if point is None else f"{next(iter(summary['sweep'][0]))}={point:g}"
+    where = "the end" if point is None else f"{next(iter(sweep[0]))}={point:g}"
     return Claim(claim["says"], text, value, where, bool(BOUNDS[kind](value, bound)))
+
+
+def _sides(claim: dict[str, Any]) -> list[tuple[str, str]]:
+    """(run, metric) that a claim is about, then what is subtracted from it, if anything."""
+    own = claim["run"], claim["metric"]
+    if not claim.keys() & {"minus", "minus_metric"}:
+        return [own]
+    return [own, (claim.get("minus", own[0]), claim.get("minus_metric", own[1]))]
 
 
 def write_csv(path: Path, summaries: dict[str, dict]) -> None:

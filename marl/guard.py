@@ -61,6 +61,11 @@ class SkipNonFinite(Algorithm):
         """As the algorithm inside."""
         return self.algo.num_steps
 
+    @property
+    def group_size(self) -> int:
+        """As the algorithm inside."""
+        return self.algo.group_size
+
     def init(self, key, env, ts):
         """As the algorithm inside."""
         return self.algo.init(key, env, ts)

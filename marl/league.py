@@ -2,7 +2,8 @@
 
 A player is a training run, with all its seeds or one of them, or a scripted player. A cell of the
 matrix holds every pair of a row seed and a column seed; all its pairs are played by one
-vmapped program, and cells of the same kinds of players share that program.
+vmapped program, and cells of the same kinds of players share that program. Scripted players are
+all of one kind: in each of their seats all of them act, and one's action is played.
 Axes: E episodes, A seats, R row seeds, C column seeds.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,12 +24,33 @@ from jax import Array
 
 from marl.algorithm import Algorithm
 from marl.build import Setup, config_errors, hold, learning_member, load_run, player
-from marl.environment import Environment
+from marl.environment import Environment, TimeStep
 from marl.evaluate import play
 from marl.population import Mixture
 from marl.validation import ConfigError
 
 COLUMNS = ("row", "column", "row_seed", "column_seed", "row_reward", "column_reward", "episodes")
+
+
+class OneOf(Algorithm):
+    """One of several players without learners; which, may be traced.
+
+    All of them act, with the same key, and one's action is taken.
+    """
+
+    members: tuple[Algorithm, ...]
+    index: Any  # [] int32, the place of the player
+
+    def initial_carry(self, env: Environment, ts: TimeStep) -> tuple:
+        """One carry a member."""
+        return tuple(member.initial_carry(env, ts) for member in self.members)
+
+    def act(self, env, learner, carry, ts, key, greedy=False):
+        """The action [E, A, ...] of the chosen one, with the carries of all."""
+        parts = zip(self.members, carry, strict=True)
+        found = [member.act(env, (), memory, ts, key, greedy) for member, memory in parts]
+        action = jnp.stack([action for action, _, _ in found])[self.index]
+        return action, tuple(memory for _, memory, _ in found), ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,15 +186,20 @@ def play_cell(
 
 
 def play_league(
-    env: Environment, entrants: Sequence[Entrant], *, on_cell: Callable[[Cell], None], **sizes: Any
+    env: Environment,
+    entrants: Sequence[Entrant],
+    *,
+    on_cell: Callable[[Cell], None],
+    wanted: Callable[[Entrant, Entrant], bool] = lambda row, column: True,
+    **sizes: Any,
 ) -> list[Cell]:
-    """Every ordered pair of players, row by row; `on_cell` is told of each when it is played.
+    """Every ordered pair of players that is `wanted`, row by row.
 
-    `sizes` are those of `play_cell`.
+    `on_cell` is told of each when it is played; `sizes` are those of `play_cell`.
     """
-    cells = []
-    for row in entrants:
-        for column in entrants:
+    cells, entrants = [], _of_one_kind(entrants)
+    for row, column in itertools.product(entrants, repeat=2):
+        if wanted(row, column):
             cells.append(play_cell(env, row, column, **sizes))
             on_cell(cells[-1])
     return cells
@@ -198,6 +226,13 @@ def _play_pairs(env: Any, algos: Any, learners: Any, keys: Array, **sizes: Any) 
         return (seen.return_ / seen.length[:, None]).mean(0)
 
     return jax.vmap(one)(learners, keys)
+
+
+def _of_one_kind(entrants: Sequence[Entrant]) -> list[Entrant]:
+    """The entrants with each scripted player as a choice from all of them, so that they share programs."""
+    scripted = [one for one in entrants if one.setup is None]
+    chosen = {one.name: OneOf(tuple(s.algo for s in scripted), i) for i, one in enumerate(scripted)}
+    return [dataclasses.replace(one, algo=chosen.get(one.name, one.algo)) for one in entrants]
 
 
 def _algo(one: Entrant, seats: Sequence[int]) -> Algorithm:

@@ -34,7 +34,7 @@ class Runner(struct.PyTreeNode):
 def start(algo: Algorithm, env: Environment, key: Array, num_envs: int) -> Runner:
     """A fresh learner before `num_envs` fresh games."""
     learn_key, env_key = jax.random.split(key)
-    state, ts = jax.vmap(env.reset)(jax.random.split(env_key, num_envs))
+    state, ts = jax.vmap(env.reset)(_game_keys(env_key, num_envs, algo.group_size))
     return Runner(
         learner=algo.init(learn_key, env, ts),
         state=state,
@@ -134,7 +134,7 @@ def _play(
     def step(now: tuple, keys: Array) -> tuple[tuple, dict[str, Any]]:
         (state, ts, carry, events), (act_key, env_key) = now, keys
         action, carry, extras = algo.act(env, runner.learner, carry, ts, act_key)
-        keys = jax.random.split(env_key, ts.reward.shape[0])
+        keys = _game_keys(env_key, ts.reward.shape[0], algo.group_size)
         state, new = jax.vmap(env.step)(keys, state, clip_to_space(env.action_space, action))
         trace = {
             "obs": ts.obs,
@@ -175,7 +175,7 @@ def _restart(
 
     def finish(runner: Runner, tally: Tally) -> tuple[Runner, Tally]:
         tally = tally.finish(done, runner.episode_return, runner.episode_length)
-        state, ts = jax.vmap(env.reset)(jax.random.split(key, done.shape[0]))
+        state, ts = jax.vmap(env.reset)(_game_keys(key, done.shape[0], algo.group_size))
         fresh = Runner(
             learner=(),
             state=state,
@@ -200,3 +200,9 @@ def _restart(
         bootstrap = remember(runner) if env.can_truncate else nothing
         runner, tally = finish(runner, tally)
     return runner.replace(learner=learner), tally, bootstrap
+
+
+def _game_keys(key: Array, num_envs: int, group_size: int) -> Array:
+    """[E] keys of the games, equal for the neighbouring games of a group."""
+    keys = jax.random.split(key, num_envs // group_size)
+    return keys if group_size == 1 else jnp.repeat(keys, group_size, axis=0)

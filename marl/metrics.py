@@ -60,7 +60,8 @@ def report(tally: Tally, losses: dict[str, Array]) -> dict[str, Array]:
 
     Names: `reward` per step and seat, `reward/seat_i`, `return` and `equality` of the
     episodes that ended (nan if none did), `events/NAME` per step and seat, and
-    `cooperation_rate` = cooperated / (cooperated + defected) where a game tells both.
+    `cooperation_rate` = cooperated / (cooperated + defected) and `share_of_best` = points / best_points
+    where a game tells both.
     """
     total = jax.tree.map(lambda x: x.sum(0), tally)
     out = {"reward": total.reward.mean() / total.steps}
@@ -72,6 +73,8 @@ def report(tally: Tally, losses: dict[str, Array]) -> dict[str, Array]:
     out |= {f"events/{k}": v.mean() / total.steps for k, v in total.events.items()}
     if {"cooperated", "defected"} <= total.events.keys():
         out["cooperation_rate"] = cooperation_rate(total.events)
+    if {"points", "best_points"} <= total.events.keys():
+        out["share_of_best"] = share_of_best(total.events)
     return out | {f"loss/{k}": v.mean() for k, v in losses.items()}
 
 
@@ -79,6 +82,12 @@ def cooperation_rate(events: dict[str, Array]) -> Array:
     """[] share of cooperation among all moves that cooperate or defect; 0 if there was none."""
     cooperated, defected = events["cooperated"].sum(), events["defected"].sum()
     return cooperated / jnp.maximum(cooperated + defected, 1.0)
+
+
+def share_of_best(events: dict[str, Array]) -> Array:
+    """[] points earned, over what could have been earned together; 0 if nothing could."""
+    best = events["best_points"].sum()
+    return events["points"].sum() / jnp.where(best > 0, best, 1.0)
 
 
 def efficiency(reward: Array) -> Array:

@@ -12,17 +12,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import Array
 
 Carry = Any  # () or [B, H] float32
 ORTHOGONAL_GAIN = 2**0.5
+MAX_ROWS = 1024  # of a table
 ACTIVATIONS = {"tanh": nn.tanh, "relu": nn.relu, "elu": nn.elu, "silu": nn.silu}
 
 
-def dense(width: int, gain: float = ORTHOGONAL_GAIN, name: str | None = None) -> nn.Dense:
-    """A linear layer with orthogonal weights of the given gain and zero bias."""
-    return nn.Dense(width, kernel_init=nn.initializers.orthogonal(gain), name=name)
+def dense(width: int, gain: float = ORTHOGONAL_GAIN, name: str | None = None, bias: bool = True) -> nn.Dense:
+    """A linear layer with orthogonal weights of the given gain and zero bias, or none."""
+    return nn.Dense(width, use_bias=bias, kernel_init=nn.initializers.orthogonal(gain), name=name)
 
 
 def expand_codes(grid: Array, codes: tuple[int, ...]) -> Array:
@@ -49,6 +51,7 @@ class Torso(nn.Module):
     grid_codes: tuple[int, ...] = ()
 
     needs_grid = False
+    head_bias = True  # whether the heads on it have a bias
 
     @property
     def carry_size(self) -> int:
@@ -65,7 +68,7 @@ class Torso(nn.Module):
         if self.needs_grid and "grid" not in obs:
             raise ValueError("network: this game has no grid to convolve; use network=mlp or network=gru")
         parts = [self.encode_grid(expand_codes(obs["grid"], self.grid_codes))] if "grid" in obs else []
-        parts += [obs["vector"]] if "vector" in obs else []
+        parts += [self.encode_vector(obs["vector"])] if "vector" in obs else []
         x = jnp.concatenate(parts, axis=-1)
         for width in self.hidden:
             x = ACTIVATIONS[self.activation](dense(width)(x))
@@ -74,6 +77,39 @@ class Torso(nn.Module):
     def encode_grid(self, planes: Array) -> Array:
         """[T, B, H, W, L] planes -> [T, B, F]."""
         raise NotImplementedError("a torso says how it reads a grid")
+
+    def encode_vector(self, vector: Array) -> Array:
+        """[T, B, F] as it is."""
+        return vector
+
+
+class Table(Torso):
+    """One feature for each combination of the entries of a vector of zeros and ones.
+
+    The heads on it have no bias: without hidden layers they are tables.
+    """
+
+    head_bias = False
+
+    def encode_grid(self, planes: Array) -> Array:
+        """Refuses grids.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("network: a table reads only vectors; use network=mlp or network=cnn")
+
+    def encode_vector(self, vector: Array) -> Array:
+        """[T, B, F] -> [T, B, 2^F], a one at the row number whose binary digits are the entries.
+
+        Raises:
+            ValueError: if there would be more than MAX_ROWS rows.
+        """
+        size = vector.shape[-1]
+        if 2**size > MAX_ROWS:
+            raise ValueError(f"network: a table of {size} entries has 2^{size} rows, more than {MAX_ROWS}")
+        row = ((vector > 0.5) * 2 ** np.arange(size)).sum(-1)
+        return jax.nn.one_hot(row, 2**size)
 
 
 class MLP(Torso):
@@ -128,9 +164,30 @@ class ActorCritic(nn.Module):
             own, x = self.torso(own, obs, start)
             other, y = self.critic_torso(other, obs, start)
             carry = jnp.concatenate([own, other], axis=-1) if self.carry_size else ()
-        params = dense(self.num_params, 0.01, "actor")(x)
-        value = dense(1, 1.0, "critic")(y)
+        params = dense(self.num_params, 0.01, "actor", self.torso.head_bias)(x)
+        value = dense(1, 1.0, "critic", self.torso.head_bias)(y)
         return carry, params, value[..., 0]
+
+
+class PolicyNetwork(nn.Module):
+    """Parameters of the action distribution.
+
+    Fields: torso; num_params, outputs of the policy head.
+    """
+
+    torso: nn.Module
+    num_params: int
+
+    @property
+    def carry_size(self) -> int:
+        """Width of the recurrent state of the network."""
+        return self.torso.carry_size
+
+    @nn.compact
+    def __call__(self, carry: Carry, obs: dict[str, Array], start: Array) -> tuple[Carry, Array]:
+        """Returns (carry, distribution parameters [T, B, num_params])."""
+        carry, x = self.torso(carry, obs, start)
+        return carry, dense(self.num_params, 0.01, "actor", self.torso.head_bias)(x)
 
 
 class QNetwork(nn.Module):
@@ -153,9 +210,9 @@ class QNetwork(nn.Module):
     def __call__(self, carry: Carry, obs: dict[str, Array], start: Array) -> tuple[Carry, Array]:
         """Returns (carry after every step [T, B, H] or (), values [T, B, N])."""
         _, x = self.torso(carry, obs, start)
-        q = dense(self.num_actions, 1.0, "actions")(x)
+        q = dense(self.num_actions, 1.0, "actions", self.torso.head_bias)(x)
         if self.dueling:
-            q = q - q.mean(-1, keepdims=True) + dense(1, 1.0, "state")(x)
+            q = q - q.mean(-1, keepdims=True) + dense(1, 1.0, "state", self.torso.head_bias)(x)
         return (x if self.carry_size else ()), q  # a GRU puts out its state
 
 

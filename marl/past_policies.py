@@ -81,7 +81,8 @@ class PastPlay(Algorithm):
     all seats learn. In the others one seat, number (game mod A), is held by the current learner,
     and the rest by one snapshot, drawn anew for every episode; only the current learner's own
     data is learnt from. A credit also sees the advantages of the snapshots' seats, by the current
-    learner's critic. The number of games against the past is rounded down to a multiple of A.
+    learner's critic. The number of games against the past is rounded down to a multiple of A. Where
+    games share draws in groups, the same holds for groups of games.
     """
 
     algo: Algorithm  # learns, in at least two seats
@@ -93,6 +94,11 @@ class PastPlay(Algorithm):
     def num_steps(self) -> int:
         """As the algorithm inside."""
         return self.algo.num_steps
+
+    @property
+    def group_size(self) -> int:
+        """As the algorithm inside."""
+        return self.algo.group_size
 
     @property
     def seats(self) -> Seats:
@@ -120,13 +126,13 @@ class PastPlay(Algorithm):
             )
 
     def num_past(self, num_games: int) -> int:
-        """Games of E = `num_games` that are played against snapshots: the last ones, a multiple of A.
+        """Games of E = `num_games` that are played against snapshots: the last ones, in whole turns of A.
 
         Raises:
             ValueError: if there is none, though the fraction asks for some.
         """
-        seats, share = len(self.seats), 1 - self.current_fraction
-        found = seats * int(share * num_games / seats + 1e-6)
+        turn, share = len(self.seats) * self.group_size, 1 - self.current_fraction
+        found = turn * int(share * num_games / turn + 1e-6)
         if share > 0 and not found:
             raise ValueError(
                 f"past.current_fraction={self.current_fraction}: leaves no game against the past of "
@@ -139,7 +145,7 @@ class PastPlay(Algorithm):
         num_seats = len(self.seats)
         first = num_games - self.num_past(num_games)
         game, seat = np.divmod(np.arange(num_games * num_seats), num_seats)
-        learns = (game < first) | (seat == game % num_seats)
+        learns = (game < first) | (seat == game // self.group_size % num_seats)
         holder = np.asarray(self.seats)[seat]
         chosen = [np.flatnonzero(learns & (holder == p)) for p in range(num_learners(self.seats))]
         return game[np.stack(chosen)], seat[np.stack(chosen)]
@@ -186,7 +192,8 @@ class PastPlay(Algorithm):
         params = learner.past.take(place[first:] - 1)
         theirs, past = jax.vmap(snapshot)(params, last(carry.past), last(ts), keys)
         past = jax.tree.map(lambda old, new: old.at[first:].set(new), carry.past, past)
-        learns = np.arange(num_seats) == np.arange(first, num_games)[:, None] % num_seats
+        group = np.arange(first, num_games)[:, None] // self.group_size
+        learns = np.arange(num_seats) == group % num_seats
         learns = learns.reshape(*learns.shape, *(1,) * (action.ndim - 2))
         action = action.at[first:].set(jnp.where(learns, action[first:], theirs))
         return action, Carry(current, past, place), extras
@@ -209,8 +216,8 @@ class PastPlay(Algorithm):
 
     @property
     def _has_credit(self) -> bool:
-        """Whether a credit reads all seats of a game, also those that do not learn."""
-        return getattr(self.algo, "credit", None) is not None
+        """Whether learning reads other seats, also those that do not learn, or other games."""
+        return getattr(self.algo, "credit", None) is not None or self.group_size > 1
 
     @property
     def _alone(self) -> Any:

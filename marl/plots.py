@@ -29,11 +29,7 @@ def against_strength(
         labels: {run: legend}.
         threshold: {value, label} of a vertical line, or None.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 4.0), squeeze=False)
     for axis, panel in zip(axes[0], panels, strict=True):
         for colour, (run, summary) in zip(COLOURS, summaries.items(), strict=False):
@@ -71,68 +67,46 @@ def _mark(axis: Any, threshold: dict[str, Any]) -> None:
     axis.annotate(threshold["label"], (threshold["value"], 0.8), **where, ha="right", color="0.3", fontsize=8)
 
 
-def league_matrix(cells: list[dict[str, Any]], path: Path, title: str) -> None:
-    """Heat map of a league: mean reward per step of the row player, with the column's below it.
+def bars(
+    *,
+    summaries: dict[str, dict],
+    path: Path,
+    title: str,
+    y_label: str,
+    metrics: dict[str, str],
+    labels: dict[str, str],
+    published: dict[str, Any] | None,
+) -> None:
+    """Metrics side by side, a bar a run: mean over seeds, dots = seeds, diamonds = published values.
 
     Args:
-        cells: as `marl.league.Cell.facts` says them, row by row, of a square league.
+        summaries: {run: summary} of runs that are not swept.
         path: PNG to write.
         title: above the picture.
+        y_label: of the metrics.
+        metrics: {metric: text below its bars}.
+        labels: {run: legend}; other runs are not drawn.
+        published: {label, run: whose bars it belongs to, values: {metric: value}}, or None.
     """
-    plt = _pyplot()
-    names = list(dict.fromkeys(cell["row"] for cell in cells))
-    reward = {(cell["row"], cell["column"]): cell["row_reward"] for cell in cells}
-    values = [[reward[row, column] for column in names] for row in names]
-    size = 2.6 + 1.35 * len(names)
-    figure, axis = plt.subplots(figsize=(size + 0.6, max(size * 0.8, 3.2)))
-    image = axis.imshow(values, cmap="RdYlBu", aspect="auto")
-    for place, cell in enumerate(cells):
-        row, column = divmod(place, len(names))
-        red, green, blue, _ = image.cmap(image.norm(cell["row_reward"]))
-        dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.45
-        style = {"ha": "center", "va": "center", "color": "white" if dark else "black", "fontsize": 8}
-        axis.text(column, row, _cell_text(cell), **style)
-    short = _short_names(names)
-    axis.set_xticks(range(len(names)), short, rotation=30, ha="right")
-    axis.set_yticks(range(len(names)), short)
-    axis.set_xlabel("column player (all other seats)")
-    axis.set_ylabel("row player (seat 0)")
-    axis.set_title(title, fontsize=10)
-    figure.colorbar(image, label="row player's reward per step")
-    note = "row (mean ± s.d. over pairs of seeds) | column; runs against themselves: different seeds"
-    figure.text(0.01, 0.01, note, fontsize=7, color="0.4")
-    figure.tight_layout(rect=(0, 0.03, 1, 1))
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
-
-
-def exploiters(found: list[dict[str, Any]], path: Path, title: str) -> None:
-    """What an exploiter earns of each victim, beside the victim then and among itself; dots are seeds.
-
-    Args:
-        found: as `marl.exploiter.best_response` says them, one a victim.
-        path: PNG to write.
-        title: above the picture.
-    """
-    plt = _pyplot()
-    bars = {"self_play": "victim with itself", "reward": "exploiter", "victim_reward": "victim, exploited"}
-    figure, axis = plt.subplots(figsize=(2.4 + 1.5 * len(found), 3.8))
-    width = 0.8 / len(bars)
-    for i, (key, label) in enumerate(bars.items()):
-        x = [place + (i - 1) * width for place in range(len(found))]
-        axis.bar(x, [one[key]["mean"] for one in found], width, color=COLOURS[i], alpha=0.75, label=label)
+    plt = pyplot()
+    figure, axis = plt.subplots(figsize=(7.0, 4.0))
+    width = 0.8 / len(labels)
+    for i, (run, label) in enumerate(labels.items()):
+        x = [place + (i - (len(labels) - 1) / 2) * width for place in range(len(metrics))]
+        found = [summaries[run]["metrics"][metric] for metric in metrics]
+        axis.bar(x, [one["mean"] for one in found], width, color=COLOURS[i], alpha=0.75, label=label)
         for place, one in zip(x, found, strict=True):
-            seeds = one[key]["per_seed"]
-            axis.plot([place] * len(seeds), seeds, ".", color="0.2", markersize=4)
-    axis.axhline(0.0, color="0.4", linewidth=0.8)
-    axis.set_xticks(
-        range(len(found)), _short_names([one["victim"] for one in found]), rotation=20, ha="right"
-    )
-    axis.set_ylabel("reward per step")
+            seeds = one["per_seed"]
+            axis.plot([place] * len(seeds), seeds, ".", color="0.2", markersize=3)
+        if published and published["run"] == run:
+            values = [published["values"][metric] for metric in metrics]
+            axis.plot(x, values, "D", color="black", markersize=5, label=published["label"], zorder=3)
+    axis.set_xticks(range(len(metrics)), list(metrics.values()))
+    axis.set_ylabel(y_label)
     axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"{title}: exploiters of {found[0]['steps']:,} steps", fontsize=10)
-    place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.94), "ncols": len(bars)}
-    figure.legend(*axis.get_legend_handles_labels(), frameon=False, fontsize=8, **place)
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.94), "ncols": len(labels) + 1}
+    figure.legend(*axis.get_legend_handles_labels(), frameon=False, fontsize=9, **place)
+    figure.suptitle(title, fontsize=11, y=0.99)
     figure.tight_layout(rect=(0, 0, 1, 0.9))
     figure.savefig(path, dpi=130)
     plt.close(figure)
@@ -158,7 +132,7 @@ def schelling(
         titles: {game: title of its panel}.
         symlog: games whose payoffs are drawn on a symmetric logarithmic scale.
     """
-    plt = _pyplot()
+    plt = pyplot()
     figure, axes = plt.subplots(1, len(summaries), figsize=(4.2 * len(summaries) + 0.6, 3.9), squeeze=False)
     for axis, (game, summary) in zip(axes[0], summaries.items(), strict=True):
         for metric, colour in (("cooperator", COLOURS[0]), ("defector", COLOURS[1])):
@@ -178,25 +152,11 @@ def schelling(
     plt.close(figure)
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+    """matplotlib.pyplot, which draws into files only."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     return plt
-
-
-def _cell_text(cell: dict[str, Any]) -> str:
-    spread = f" ±{cell['row_std']:.2f}" if cell["pairs"] > 1 else ""
-    text = f"{cell['row_reward']:.2f}{spread}\n| {cell['column_reward']:.2f}"
-    own = cell.get("self_play")
-    if own and own["pairs"] < cell["pairs"]:
-        text += f"\nsame seed: {own['row_reward']:.2f}"
-    return text
-
-
-def _short_names(names: list[str]) -> list[str]:
-    """The last part of each path, where that still tells them apart."""
-    short = [name.rstrip("/").rsplit("/", 1)[-1] for name in names]
-    return [s if short.count(s) == 1 else name for s, name in zip(short, names, strict=True)]

@@ -97,6 +97,11 @@ class Mixture(Algorithm):
         """Rollout length: the longest that a member asks for."""
         return max(member.num_steps for member in self.members)
 
+    @property
+    def group_size(self) -> int:
+        """Games that share the draws of the game: as many as a member asks for."""
+        return max(member.group_size for member in self.members)
+
     def _seats(self, member: int) -> np.ndarray:
         return np.flatnonzero(np.asarray(self.holder) == member)
 

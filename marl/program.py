@@ -68,7 +68,7 @@ class Program:
         """Runners before the first update, leaves [S, ...] or [V, S, ...]."""
         num_envs = self._setup.cfg.num_envs
         one = lambda algo, env, key: start(algo, env, key, num_envs)
-        begin, arguments = jax.jit(self._over(one, 1)), (self.algo, self.env, self._keys[:, 0])
+        begin, arguments = jax.jit(self.over(one, 1)), (self.algo, self.env, self._keys[:, 0])
         require_memory(
             sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(jax.eval_shape(begin, *arguments)))
         )
@@ -94,7 +94,7 @@ class Program:
 
         def all_seeds(algo: Any, env: Any, runners: Any, keys: Any, updates: Any) -> tuple[Any, dict]:
             one = lambda algo, env, key, runner: chunk(algo, env, runner, key, updates)
-            return self._over(one, 2)(algo, env, keys, runners)
+            return self.over(one, 2)(algo, env, keys, runners)
 
         arguments = (self.algo, self.env, runners, self._keys[:, 1], self._updates(0))
         self._compiled = jax.jit(all_seeds, donate_argnums=2).lower(*arguments).compile()
@@ -119,8 +119,11 @@ class Program:
     def _updates(self, first: int) -> jax.Array:
         return jnp.arange(first, first + self.chunk_updates, dtype=jnp.int32)
 
-    def _over(self, one: Any, num_mapped: int) -> Any:
-        """Map one(algo, env, key, ...) over seeds, then over swept values."""
+    def over(self, one: Any, num_mapped: int) -> Any:
+        """Map one(algo, env, key, ...) over seeds, then over swept values.
+
+        Of the arguments after `env` there are `num_mapped`: the keys [S], the others [S, ...] or [V, S, ...].
+        """
         algo_axes, env_axes = self._axes
         later = (0,) * (num_mapped - 1)
         over_seeds = jax.vmap(one, in_axes=(None, None, 0, *later))

@@ -66,6 +66,28 @@ def discounted_sum(reward: Array, done: Array, last_value: Array, *, gamma: floa
     return _discount(reward + tail, decay)
 
 
+def group_relative(reward: Array, done: Array, *, gamma: float | Array, group_size: int) -> Array:
+    """Returns less those of the other games of a group: an advantage without a critic.
+
+    **Source**: the group-relative, leave-one-out baseline of Piche et al. 2025 (arXiv 2511.19405), read in
+    the authors' code: A_t = G_t - mean over the other games of G_t, for every step and seat, G the
+    discounted sum of rewards to come. It is unbiased where the games of a group share all draws of the game
+    but not those of the players.
+
+    Args:
+        reward: [T, E, ...]; done: [T, E] nothing later counts, also after a truncation.
+        gamma: discount.
+        group_size: G; games g*G .. g*G + G - 1 are a group.
+
+    Returns:
+        [T, E, ...] advantages, whose sum over a group is 0.
+    """
+    return_ = discounted_sum(reward, done, jnp.zeros_like(reward[0]), gamma=gamma)
+    groups = return_.reshape(return_.shape[0], -1, group_size, *return_.shape[2:])
+    others = (groups.sum(2, keepdims=True) - groups) / (group_size - 1)
+    return (groups - others).reshape(return_.shape)
+
+
 def n_step(
     reward: Array,
     next_value: Array,

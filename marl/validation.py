@@ -22,8 +22,13 @@ UNIT: Rule = (lambda x: 0 <= x <= 1, "must lie in [0, 1]")
 
 RULES: dict[str, Rule] = {
     "learning_rate": POSITIVE,
+    "critic_learning_rate": POSITIVE,
+    "inner_learning_rate": NOT_NEGATIVE,
+    "temperature": POSITIVE,
     "gamma": UNIT,
     "gae_lambda": UNIT,
+    "others_lambda": UNIT,
+    "past_decay": UNIT,
     "tau": UNIT,
     "epsilon": UNIT,
     "epsilon_start": UNIT,
@@ -132,11 +137,14 @@ def check_ranges(values: dict[str, Any]) -> list[str]:
 
 
 def check_batch(num_envs: int, algo: dict[str, Any]) -> list[str]:
-    """Messages if minibatches do not divide the batch of an on-policy algorithm.
+    """Messages if minibatches, or groups of games, do not divide the batch of an on-policy algorithm.
 
     Feed-forward networks cut the num_envs * num_steps samples of a seat, recurrent ones its
     num_envs sequences; accumulations cut each minibatch again.
     """
+    group = algo.get("group_size", 1)
+    if group < 1 or num_envs % group:
+        return [f"algo.group_size={group}: must be at least 1 and divide num_envs = {num_envs}"]
     num, pieces = algo.get("num_minibatches"), algo.get("num_accumulations", 1)
     if num is None or min(num, pieces, num_envs, algo["num_steps"]) < 1:
         return []

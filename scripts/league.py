@@ -73,7 +73,7 @@ def league(arguments: list[str]) -> int:
     result["players"] = [{"name": one.name, "seeds": one.seeds} for one in entrants]
     result["cells"] = done
     folder.mkdir(parents=True, exist_ok=True)
-    from marl.plots import exploiters, league_matrix
+    from marl.league_plots import exploiters, league_matrix
 
     matches.write_csv(folder / "league.csv", cells, sizes["num_episodes"])
     league_matrix(result["cells"], folder / "league.png", about)

@@ -213,6 +213,7 @@ def ppo(seats=(0,), core=0, width=16, **changes):
         "num_epochs": 4,
         "num_minibatches": 2,
         "num_accumulations": 1,
+        "group_size": 1,
         "separate_critic": False,
         "network": MLP(hidden=(width,), activation="tanh", core=core),
         "seats": seats,

@@ -52,7 +52,7 @@ def test_every_algorithm_learns_one_step(name):
     assert np.isfinite(metrics["reward"]).all()
 
 
-@pytest.mark.parametrize("name", groups()["network"])
+@pytest.mark.parametrize("name", [name for name in groups()["network"] if name != "table"])
 def test_every_network_learns_one_step_in_a_grid_game(name):
     metrics = learn_once("env=coin_game", f"network={name}", *SMALL)
     assert np.isfinite(metrics["loss/value_error"]).all()
@@ -68,7 +68,7 @@ def test_every_experiment_plans_its_runs_at_every_scale_and_states_claims(name):
         for cfg in runs.values():
             Program(build(cfg))
         for claim in figure.claims[scale]:
-            assert claim.run in runs
+            assert {claim.run, claim.get("minus", claim.run)} <= runs.keys() or figure.get("after")
             assert sum(kind in claim for kind in BOUNDS) == 1
 
 
@@ -112,6 +112,12 @@ def test_all_errors_are_named_in_one_message():
             "algo.num_accumulations=3",
             "algo.num_accumulations=3: must divide num_envs * algo.num_steps / algo.",
         ),
+        ("algo.group_size=3", "algo.group_size=3: must be at least 1 and divide num_envs = 64"),
+        ("algo.group_size=0", "algo.group_size=0: must be at least 1 and divide num_envs = 64"),
+        (
+            "algo.group_size=8",
+            "algo.group_size=8: needs whole episodes, algo.num_steps=32 a multiple of the game's",
+        ),
         ("algo.learning_rate=inf", "algo.learning_rate=inf: must be a finite number"),
         ("algo.gamma=1.5", "algo.gamma=1.5: must lie in [0, 1]"),
         ("algo.separate_critic=3", "algo.separate_critic=3: must be true or false"),
@@ -121,6 +127,7 @@ def test_all_errors_are_named_in_one_message():
         ("seats=[0,tit_for_tut]", "no player tit_for_tut, did you mean tit_for_tat?"),
         ("network.activation=swish", "network.activation=swish: must be tanh, relu, elu or silu"),
         ("network=cnn", "network: this game has no grid to convolve; use network=mlp"),
+        ("algo.critic_learning_rate=0.0", "algo.critic_learning_rate=0.0: must be greater than 0"),
         ("+sweep.algo.entcoef=[1]", "sweep.algo.entcoef: no such key"),
         ("num_envs", "num_envs: not of the form key=value"),
         ("mechanism=[sanctions]", "mechanism=sanctions: no such mechanism, did you mean sanction?"),

@@ -1,7 +1,7 @@
 """Proximal policy optimisation in PyTorch: the twin of `algos.ppo`, with the same configuration.
 
-**Source**: as `algos.ppo`. Deviations from it: no credit; random numbers, and so the order of
-minibatches, are PyTorch's. All P learners compute in one batched product (see
+**Source**: as `algos.ppo`. Deviations from it: no credit, no groups of games; random numbers, and so
+the order of minibatches, are PyTorch's. All P learners compute in one batched product (see
 `algos.torch.networks`), so more learners cost no more Python. Axes: P learners, T steps, E games,
 A seats, B = E*K with K seats a learner.
 """
@@ -42,6 +42,10 @@ class PPO:
         """
         if rule.credit is not None:
             raise ValueError("algo.credit: backend=torch has no credits; use null, or backend=jax")
+        if rule.critic_learning_rate is not None:
+            raise ValueError("algo.critic_learning_rate: backend=torch has one step size; use null")
+        if rule.group_size > 1:
+            raise ValueError("algo.group_size: backend=torch has no groups of games; use 1, or backend=jax")
         self.rule, self.env, self.num_steps = rule, env, rule.num_steps
         num = num_learners(rule.seats)
         size = num_params(env.action_space)

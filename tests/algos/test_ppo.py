@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,8 @@ from flax import struct
 from algos.ppo import ppo_loss
 from envs.matrix_game import MatrixGame
 from marl.distributions import Categorical
-from tests.probes import GAMMA, Aim, Locks, Tempting, jit_train, learn, ppo, probe
+from tests.probes import GAMMA, Aim, Locks, Tempting, jit_rollout, jit_start, jit_train, learn, ppo, probe
+from tests.toys import dilemma
 
 NETWORKS = pytest.mark.parametrize("core", [0, 8], ids=["feed-forward", "gru"])
 
@@ -280,3 +283,71 @@ def test_a_gradient_summed_over_pieces_is_the_gradient(core):
         jax.tree.leaves(whole.learner.params), jax.tree.leaves(pieces.learner.params), strict=True
     ):
         np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+# Groups of games that share draws.
+
+
+def test_games_of_a_group_are_a_baseline_to_learn_by():
+    batch = play(ppo((0, 1), group_size=8, vf_coef=0.0), Locks(num_seats=2))
+    hits = (np.asarray(batch.action) == Locks.target).mean((0, 1, 2))
+    assert (hits > 0.98).all()
+
+
+def test_the_credit_of_a_group_is_its_return_less_the_others():
+    """One-step games of a group share the cue, so that only the action's part of the reward is left."""
+    algo, env = ppo((0, 1), group_size=8), Tempting(num_seats=2)
+    runner = jit_start(algo, env, jax.random.key(0), 32)
+    _, batch, _ = jit_rollout(algo, env, runner, jax.random.key(1), 0, 8)
+    found = np.asarray(algo.credits(env, runner.learner, batch, np.ones((32, 2), bool)))
+    groups = np.asarray(batch.reward).reshape(8, 4, 8, 2)
+    expected = ((8 * groups - groups.sum(2, keepdims=True)) / 7).reshape(8, 32, 2)
+    expected = expected / expected.std((0, 1))  # the mean is 0 already
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(found.reshape(8, 4, 8, 2).sum(2), 0.0, atol=1e-4)
+    cue = np.asarray(batch.obs["vector"]).reshape(8, 4, 8, 2)
+    assert (cue == cue[:, :, :1]).all()
+
+
+def test_groups_need_whole_episodes_and_no_critic_of_others():
+    env = dilemma(horizon=8)
+    ppo((0, 1), group_size=2, num_steps=16).check(env)
+    with pytest.raises(ValueError, match=r"whole episodes, algo\.num_steps=12 a multiple of the game's 8"):
+        ppo((0, 1), group_size=2, num_steps=12).check(env)
+    with pytest.raises(ValueError, match="fixed number of steps, which it has not"):
+        ppo(group_size=2).check(probe("choice"))
+    credit = SimpleNamespace(others_lambda=1.0)
+    with pytest.raises(ValueError, match=r"needs algo\.credit\.others_lambda=null"):
+        ppo((0, 1), group_size=2, credit=credit).check(env)
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_the_critics_own_step_size_moves_nothing_but_the_critic(separate):
+    """With a rate of 0 elsewhere (1e-30, for it divides), and Adam's first steps of one rate each."""
+    env, key = probe("match"), jax.random.key(0)
+    fields = {"separate_critic": separate, "num_epochs": 1, "num_minibatches": 1, "max_grad_norm": 1e9}
+    algo = ppo(learning_rate=1e-30, critic_learning_rate=0.01, **fields)
+    before = jit_start(algo, env, key, 32)
+    after, _ = jit_train(algo, env, before, key, jnp.arange(1))
+    moved = jax.tree.map(
+        lambda x, y: float(np.abs(x - y).max()), before.learner.params, after.learner.params
+    )["params"]
+    for name, parts in moved.items():
+        steps = np.array(jax.tree.leaves(parts))
+        if name.startswith("critic"):
+            assert steps.max() == pytest.approx(0.01, rel=0.05), name
+        else:
+            assert (steps < 1e-20).all(), name
+
+
+def test_a_critics_step_size_that_is_the_policys_changes_nothing():
+    own, same = (
+        learn(
+            ppo(critic_learning_rate=rate), probe("match"), seed=0, num_envs=32, num_updates=3, num_steps=15
+        )[0]
+        for rate in (None, 1e-2)
+    )
+    for one, other in zip(
+        jax.tree.leaves(own.learner.params), jax.tree.leaves(same.learner.params), strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)

@@ -58,6 +58,20 @@ def test_multi_discrete_components_are_legal_and_uniform_on_their_own():
     np.testing.assert_allclose(joint, [[1 / 6, 0, 1 / 6, 1 / 6]] * 2, atol=0.0106)  # 4 standard errors
 
 
+@pytest.mark.parametrize("sizes", [(3, 3), (2, 5)])
+def test_multi_discrete_components_are_uniform_without_masks_too(sizes):
+    space = spaces.MultiDiscrete(sizes)
+    action = draw(space, np.ones((2, sum(sizes)), bool), 20_000)
+    assert action.dtype == np.int32
+    assert action.shape == (20_000, 2, 2)
+    for seat in range(2):
+        number = action[:, seat, 0] * sizes[1] + action[:, seat, 1]
+        joint = np.bincount(number, minlength=np.prod(sizes)) / 20_000
+        assert len(joint) == np.prod(sizes)
+        np.testing.assert_allclose(joint, 1 / np.prod(sizes), atol=0.009)  # 4 standard errors
+    assert (action[:, 0] != action[:, 1]).any()
+
+
 def test_box_actions_fill_the_bounds_or_minus_one_to_one_without_bounds():
     space = spaces.Box(np.array([2.0, -np.inf], np.float32), np.array([6.0, np.inf], np.float32))
     action = draw(space, np.ones((3, 2), bool), 10_000)

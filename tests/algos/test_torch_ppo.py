@@ -169,6 +169,8 @@ def test_the_configuration_of_jax_is_read():
     assert made.net.actor.kernel.shape == (2, 5, 3)
     with pytest.raises(ValueError, match=r"algo\.credit"):
         PPO(made.rule.replace(credit=lambda x, done, gamma: x), game())
+    with pytest.raises(ValueError, match=r"algo\.group_size: backend=torch has no groups"):
+        PPO(made.rule.replace(group_size=2), game())
 
 
 @pytest.mark.parametrize("core", [0, 8], ids=["feed-forward", "gru"])

@@ -34,6 +34,31 @@ def test_a_claim_is_judged_by_its_worst_point(more, met, value, where):
     assert (found.met, found.value, found.worst_at) == (met, value, where)
 
 
+@pytest.mark.parametrize(
+    ("more", "met", "value", "where"),
+    [
+        ({"run": "b", "minus": "a", "at_least": 0.09}, True, 0.1, "k=2"),
+        ({"run": "b", "minus": "a", "at_least": 0.11}, False, 0.1, "k=2"),
+        ({"run": "b", "minus": "a", "at_most": 0.31, "over": {"max": 1.0}}, True, 0.3, "k=1"),
+        ({"minus": "b", "at_most": -0.09}, True, -0.1, "k=2"),
+        ({"minus_metric": "n", "at_least": 0.0}, False, -0.9, "k=0"),
+        ({"minus": "b", "minus_metric": "n", "at_most": 0.0}, False, None, "1.0"),
+    ],
+)
+def test_a_claim_about_a_difference_subtracts_point_by_point(more, met, value, where):
+    other = {"m": {"iqm": [0.3, 0.8, 1.0]}, "n": {"iqm": [0.2, None, 0.1]}}
+    swept = {"sweep": SWEPT["sweep"], "metrics": SWEPT["metrics"] | {"n": {"iqm": [1.0, 0.5, 0.0]}}}
+    found = check_claims([claim(**more)], {"a": swept, "b": {"sweep": SWEPT["sweep"], "metrics": other}})[0]
+    assert (found.met, found.worst_at) == (met, where)
+    assert found.value == (value if value is None else pytest.approx(value))
+
+
+def test_a_claim_about_the_difference_of_two_metrics_of_one_run():
+    single = {"sweep": [], "metrics": {"m": {"iqm": 0.5}, "n": {"iqm": 0.125}}}
+    found = check_claims([claim(minus_metric="n", at_most=0.25)], {"a": single})[0]
+    assert (found.met, found.value, found.worst_at) == (False, 0.375, "the end")
+
+
 def test_a_claim_about_a_single_run():
     found = check_claims([claim(at_least=0.25)], {"a": SINGLE})[0]
     assert (found.met, found.value) == (True, 0.3)

@@ -5,7 +5,11 @@ import pytest
 
 from envs.matrix_game import MatrixGame
 from marl.algorithm import Algorithm
+from marl.build import load
+from marl.guard import SkipNonFinite
 from marl.learner import start, train
+from marl.past_policies import PastPlay
+from marl.population import Frozen, Mixture
 from tests.probes import ppo
 
 STEPS, GAMES, UPDATES = 4, 3, 5
@@ -205,3 +209,45 @@ def test_training_in_chunks_equals_training_at_once(core):
     jax.tree.map(np.testing.assert_array_equal, what, both)
     changed = jax.tree.map(lambda x, y: bool((x != y).any()), middle.learner.params, end.learner.params)
     assert all(jax.tree.leaves(changed))
+
+
+# Groups of games.
+
+
+class Asking(Recorder):
+    """Asks for a random number of each kind of item."""
+
+    group_size = 3
+
+    def act(self, env, learner, carry, ts, key, greedy=False):
+        return jax.random.randint(key, (*ts.reward.shape, 3), 0, 11), carry + 1, carry
+
+
+def test_games_of_a_group_meet_the_same_draws_while_actions_differ():
+    """Split shows the values of a round: equal within a group, also after restarts."""
+    env, algo = load("env=split", "env.horizon=6").env, Asking()
+    runner = start(algo, env, jax.random.key(0), 6)
+    _, (_, metrics) = jit_train(algo, env, runner, jax.random.key(1), jnp.arange(UPDATES))
+    vector, action = (over_time(x) for x in (metrics["batch"].obs["vector"], metrics["batch"].action))
+    value = vector[..., 3:6]  # [time, E, A, I]
+    groups = value.reshape(-1, 2, 3, 2, 3)
+    assert (groups == groups[:, :, :1]).all()
+    assert (groups[:, 0] != groups[:, 1]).any((1, 2, 3)).mean() > 0.7  # 1 of 12 draws is equal by chance
+    assert len(np.unique(action.reshape(-1, 6, 6), axis=1)[0]) == 6
+    assert metrics["batch"].done.any()
+
+
+def test_a_group_size_reaches_the_loop_through_what_is_around_the_learner():
+    inside = Asking()
+    past = PastPlay(algo=ppo((0, 1), group_size=4), size=2, push_every=1, current_fraction=0.0)
+    around = [Mixture((inside, Recorder()), (0, 1)), SkipNonFinite(inside), past]
+    assert [algo.group_size for algo in around] == [3, 3, 4]
+    assert Frozen(inside, ()).group_size == 1
+
+
+def test_in_groups_the_seat_that_learns_beside_the_past_turns_from_group_to_group():
+    algo = ppo((0, 0), group_size=2)
+    rows = lambda fraction: PastPlay(algo, size=2, push_every=1, current_fraction=fraction).rows(8)
+    pairs = [list(zip(*(x[0].tolist() for x in rows(fraction)), strict=True)) for fraction in (0.0, 0.5)]
+    assert pairs[0] == [(0, 0), (1, 0), (2, 1), (3, 1), (4, 0), (5, 0), (6, 1), (7, 1)]
+    assert pairs[1] == [(g, s) for g in range(4) for s in (0, 1)] + pairs[0][4:]

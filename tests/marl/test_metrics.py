@@ -11,6 +11,7 @@ from marl.metrics import (
     equality,
     peace,
     report,
+    share_of_best,
     sustainability,
     welfare,
 )
@@ -175,3 +176,12 @@ def test_report_without_a_finished_episode_has_no_return():
     assert np.isnan(found["return"])
     assert np.isnan(found["equality"])
     assert (found["reward"], found["cooperation_rate"]) == (1.0, 1.0)
+
+
+def test_the_share_of_the_best_is_what_was_earned_of_what_could_be():
+    events = {"points": jnp.array([30.0, 10.0]), "best_points": jnp.array([40.0, 40.0])}
+    assert share_of_best(events) == 0.5
+    assert share_of_best({k: jnp.zeros(2) for k in events}) == 0.0
+    updates = jax.tree.map(lambda x: x[None], Tally.zero(step([[1, 1]] * 2, [[0, 0]] * 2, [False] * 2)))
+    one = updates.replace(steps=jnp.ones(1), events={k: v[None] for k, v in events.items()})
+    assert report(one, {})["share_of_best"] == 0.5

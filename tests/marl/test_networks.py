@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from marl.networks import CNN, MLP, ActorCritic, expand_codes, initial_carry
+from marl.networks import CNN, MLP, ActorCritic, Table, expand_codes, initial_carry
 
 T, B, NUM_PARAMS, CODES = 6, 3, 5, (3, 4)
 
@@ -129,3 +129,35 @@ def test_heads_start_small():
     column_norm = lambda name: np.linalg.norm(params[name]["kernel"], axis=0)
     np.testing.assert_allclose(column_norm("actor"), 0.01, rtol=1e-5)
     np.testing.assert_allclose(column_norm("critic"), 1.0, rtol=1e-5)
+
+
+def actor_critic_of_tables():
+    table = Table(hidden=(), activation="tanh", core=0, grid_codes=(2,))
+    return ActorCritic(table, table.clone(), 2)
+
+
+def test_a_table_has_one_row_for_each_combination_and_nothing_else():
+    rows = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 0, 1], [1, 1, 1]], np.float32)
+    net, start = actor_critic_of_tables(), jnp.zeros((1, 5), bool)
+    obs = {"vector": jnp.asarray(rows)[None]}
+    params = net.init(jax.random.key(0), (), obs, start)
+    assert jax.tree.map(jnp.shape, params["params"]) == {
+        "actor": {"kernel": (8, 2)},
+        "critic": {"kernel": (8, 1)},
+    }
+    _, out, value = net.apply(params, (), obs, start)
+    places = [0, 1, 2, 5, 7]  # the first entry is the lowest binary digit
+    np.testing.assert_allclose(out[0], params["params"]["actor"]["kernel"][np.array(places)], rtol=1e-6)
+    np.testing.assert_allclose(value[0], params["params"]["critic"]["kernel"][np.array(places), 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("obs", "message"),
+    [
+        ({"vector": jnp.zeros((1, 1, 11))}, "a table of 11 entries has 2\\^11 rows, more than 1024"),
+        ({"grid": jnp.zeros((1, 1, 2, 2, 1), jnp.uint8)}, "a table reads only vectors"),
+    ],
+)
+def test_a_table_of_what_is_too_large_or_a_grid_is_refused(obs, message):
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(actor_critic_of_tables().init, jax.random.key(0), (), obs, jnp.zeros((1, 1), bool))

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from marl.returns import align, discounted_sum, gae, n_step
+from marl.returns import align, discounted_sum, gae, group_relative, n_step
 
 GAMMA, LAMBDA = 0.9, 0.7
 
@@ -198,3 +198,24 @@ def test_align_adds_the_axes_that_the_mask_lacks():
     aligned = align(jnp.array([[True, False]]), jnp.zeros((1, 2, 3)))
     assert aligned.shape == (1, 2, 1)
     assert aligned.ravel().tolist() == [1.0, 0.0]
+
+
+def test_group_relative_by_hand():
+    """Two groups of two games and two steps, gamma 0.5; an end cuts the first game's return."""
+    reward = jnp.array([[1.0, 0.0, 2.0, 4.0], [8.0, 2.0, 0.0, 2.0]])
+    done = jnp.array([[True, False, False, False], [True, True, True, True]])
+    # returns [1, 1, 2, 5] and [8, 2, 0, 2]
+    expected = [[0.0, 0.0, -3.0, 3.0], [6.0, -6.0, -2.0, 2.0]]
+    np.testing.assert_allclose(group_relative(reward, done, gamma=0.5, group_size=2), expected)
+
+
+def test_group_relative_leaves_out_the_game_itself_in_every_group_and_seat(play):
+    reward, done = np.tile(play["reward"], (1, 6, 1))[:, :24], np.tile(play["done"], (1, 6))[:, :24]
+    found = np.asarray(group_relative(reward, done, gamma=GAMMA, group_size=8))
+    return_ = np.asarray(discounted_sum(reward, done, jnp.zeros((24, 3)), gamma=GAMMA))
+    for first in (0, 8, 16):
+        for game in range(first, first + 8):
+            others = [g for g in range(first, first + 8) if g != game]
+            expected = return_[:, game] - return_[:, others].mean(1)
+            np.testing.assert_allclose(found[:, game], expected, atol=1e-5)
+    np.testing.assert_allclose(found.reshape(len(found), 3, 8, 3).sum(2), 0.0, atol=1e-5)
