@@ -13,9 +13,8 @@ softmax normaliser's gradient 1 - pi2_t is 1. beta, decay and what is removed ar
 Training is centralised: a seat's gradient reads the others' rewards and critics. Deviations: own
 advantages are constants (in their code the gradient enters one-step errors); returns that a horizon
 cuts go on with the critic's value; the time that a critic is shown is divided by the horizon; of a past
-agent's seat the current critic and policy are read, not its own. Explored actions are learnt from as
-if they were the policy's. The critic's memory starts anew with every batch: recurrent critics want
-whole episodes, num_steps a multiple of them.
+agent's seat the current critic and policy are read, not its own. Explored actions are learnt from like
+others. The critic's memory starts anew with every batch, so recurrent critics want whole episodes.
 Axes: P learners, K seats a learner, T steps, E games, A seats, N actions, B = E*K, L ends, the steps
 at which a game can end.
 """

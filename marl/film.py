@@ -15,12 +15,12 @@ import jax
 import numpy as np
 from gymnasium import spaces
 
-from marl.adapters import render_modes
 from marl.build import config_errors, player
 from marl.environment import Environment
 from marl.evaluate import Film, against, record
 from marl.policy_file import Trained
 from marl.render import BLUE, PALETTE, RED, Thing, board, grid_view, with_text, write_gif
+from marl.spaces import render_modes
 from marl.validation import ConfigError
 
 MAX_SEATS_SHOWN, MAX_STEPS_SHOWN = 8, 30
