@@ -4,7 +4,7 @@
 climbs J1(theta1, theta2 + eta grad_theta2 J2(theta1, theta2)) in theta1, and player 2 likewise.
 Foerster, Farquhar, Al-Shedivat, Rocktaeschel, Xing, Whiteson 2018 (arXiv 1802.05098): the objectives
 that stand for J1 and J2, and fresh games for every gradient. Mao, Foerster, Rocktaeschel,
-Al-Shedivat, Farquhar, Whiteson 2019: a baseline for derivatives of any order.
+Al-Shedivat, Farquhar, Whiteson 2019 (ICML): a baseline for derivatives of any order.
 Deviations, the first two as in the public port LOLA_DiCE of A. Jacq: the outer step is Adam's, the
 inner one plain gradient ascent; both players learn at the same time. The critic learns discounted
 returns (in that port: the reward of the step), and a player's return is that of one episode: what
@@ -207,7 +207,7 @@ class LOLA(Algorithm):
 
 
 def magic_box(x: Array) -> Array:
-    """[...] ones whose derivatives of any order are those of exp(x) (arXiv 1802.05098, section 3)."""
+    """[...] ones whose derivatives of any order are those of exp(x) (arXiv 1802.05098)."""
     return jnp.exp(x - jax.lax.stop_gradient(x))
 
 
@@ -217,7 +217,7 @@ def dice_objective(
     """Mean discounted return; its derivatives estimate those of the expected return.
 
     sum_t gamma^t box(L_t) r_t + sum_t gamma^t (1 - box(l_t)) V_t, where l_t is the log-probability
-    of what was done in step t and L_t = l_0 + ... + l_t (arXiv 1802.05098, eq. 7 and 9). The
+    of what was done in step t and L_t = l_0 + ... + l_t (arXiv 1802.05098). The
     second sum is 0 and lowers the variance of first derivatives. With `any_order` its terms are
     multiplied by box(L_(t-1)), so that every return in a higher derivative has its V taken off too.
 
