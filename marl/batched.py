@@ -61,8 +61,8 @@ def step(env: Environment, games: Games, action: Array) -> tuple[Games, TimeStep
         return state, ts.replace(obs=obs, action_mask=mask)
 
     time = games.time
-    if env.fixed_horizon:
-        time = (time + 1) % env.fixed_horizon
+    if env.ends_every:
+        time = (time + 1) % env.ends_every
         state, ts = jax.lax.cond(time == 0, restart, lambda *same: same, state, final)
     else:
         state, ts = restart(state, final)

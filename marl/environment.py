@@ -72,6 +72,11 @@ class Environment(struct.PyTreeNode):
     num_stages = 1
 
     @property
+    def ends_every(self) -> int | None:
+        """Steps; episodes end at multiples of them alone, where games restart together. None: at any step."""
+        return self.fixed_horizon
+
+    @property
     def num_agents(self) -> int:
         """Number of seats A."""
         raise NotImplementedError("a game states its number of seats")
@@ -127,6 +132,11 @@ class Mechanism(Environment):
     def fixed_horizon(self) -> int | None:
         """Horizon of the inner environment."""
         return self.env.fixed_horizon
+
+    @property
+    def ends_every(self) -> int | None:
+        """As the inner environment; a mechanism that adds steps counts them."""
+        return self.env.ends_every
 
     @property
     def can_truncate(self) -> bool:

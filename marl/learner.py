@@ -50,8 +50,8 @@ def train(
 ) -> tuple[Runner, tuple[Tally, dict[str, Array]]]:
     """Run the updates numbered `updates` [U] int32, in turn.
 
-    `updates` must not be mapped by vmap: it drives the restart of games of fixed horizon, so
-    that the restart stays a real branch.
+    `updates` must not be mapped by vmap: it drives the restart of games that end only at certain steps,
+    so that the restart stays a real branch.
 
     Returns:
         the runner, and what happened: a Tally of sums and the algorithm's metrics, leaves [U, ...].
@@ -61,8 +61,8 @@ def train(
     def update(runner: Runner, i: Array) -> tuple[Runner, tuple[Tally, dict]]:
         roll_key, learn_key = jax.random.split(jax.random.fold_in(key, i))
         clock = 0
-        if env.fixed_horizon:  # steps since the last common restart, without overflow
-            clock = (i % env.fixed_horizon) * (algo.num_steps % env.fixed_horizon)
+        if env.ends_every:  # steps since games could last end, without overflow
+            clock = (i % env.ends_every) * (algo.num_steps % env.ends_every)
         runner, batch, tally = rollout(algo, env, runner, roll_key, clock, algo.num_steps)
         learner, metrics = algo.update(env, runner.learner, batch, learn_key)
         return runner.replace(learner=learner), (tally, metrics)
@@ -76,20 +76,20 @@ def rollout(
     """Play `num_steps` steps in all games, restarting those that end.
 
     The steps are cut into stretches at whose ends alone a game can end: one step each, or for
-    games of fixed horizon H the largest length that divides both H and num_steps. So these
+    games that end only every H steps the largest length that divides both H and num_steps. So these
     pay nothing for restarts at most steps.
 
     Args:
         algo: chooses the actions; env: the game.
         runner: where play stands.
         key: all randomness of the rollout.
-        clock: [] steps played so far, modulo a fixed horizon; not read without one.
+        clock: [] steps played so far, modulo `env.ends_every`; not read without it.
         num_steps: T.
 
     Returns:
         the runner after the steps, the Batch to learn from, and the Tally of what happened.
     """
-    length = math.gcd(num_steps, env.fixed_horizon or 1)
+    length = math.gcd(num_steps, env.ends_every or 1)
 
     def stretch(carry: tuple[Runner, Tally], now: tuple) -> tuple[tuple, tuple[dict, Any]]:
         (runner, tally), (step_keys, reset_key, time) = carry, now
@@ -164,7 +164,7 @@ def _restart(
 ) -> tuple[Runner, Tally, Any]:
     """Restart the games that are `done` [E]; also returns what `algo` remembers of their last states.
 
-    Games of fixed horizon restart together, in a branch that other steps do not pay for. In
+    Games that can end only every so many steps restart in a branch that other steps do not pay for. In
     all others a fresh game is made at every step and taken where the old one is done.
     """
     learner = runner.learner
@@ -188,9 +188,9 @@ def _restart(
         return jax.tree.map(choose, fresh, runner), tally
 
     nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(remember, runner))
-    if env.fixed_horizon:
+    if env.ends_every:
         runner, tally, bootstrap = jax.lax.cond(
-            time % env.fixed_horizon == 0,
+            time % env.ends_every == 0,
             lambda runner, tally: (*finish(runner, tally), remember(runner)),
             lambda runner, tally: (runner, tally, nothing),
             runner,

@@ -39,7 +39,7 @@ Colour = tuple[int, int, int]
 
 
 class Thing(NamedTuple):
-    """Something on a board. Fields: row, column; colour; kind, "disc", "ring" or "square"."""
+    """Something on a board. Fields: row, column; colour; kind, one of SHAPES or KINDS_OF_AVATARS."""
 
     row: int
     column: int
@@ -68,10 +68,48 @@ def board(num_rows: int, num_columns: int, things: Iterable[Thing]) -> np.ndarra
 
 def _paint(area: np.ndarray, thing: Thing) -> None:
     """Draw a thing into its part of a board, [side, side, 3], in place."""
-    y, x = (np.indices(area.shape[:2]) + 0.5) / area.shape[0] * 2 - 1  # -1 .. 1
-    far = np.maximum(abs(x), abs(y)) if thing.kind == "square" else np.hypot(x, y)
-    inner, outer = {"disc": (0.0, 0.78), "ring": (0.3, 0.6), "square": (0.0, 0.9)}[thing.kind]
-    area[(far >= inner) & (far < outer)] = thing.colour
+    side = area.shape[0]
+    y, x = (np.indices((side, side)) + 0.5) / side * 2 - 1  # -1 .. 1, y down
+    if thing.kind in KINDS_OF_AVATARS:  # a body that looks north, turned
+        for _ in range(KINDS_OF_AVATARS.index(thing.kind)):
+            y, x = -x, y
+        area[np.hypot(x, y) < 0.82] = thing.colour
+        area[(abs(abs(x) - 0.33) < 0.2) & (abs(y + 0.35) < 0.22)] = WHITE
+        area[(abs(abs(x) - 0.33) < 0.1) & (abs(y + 0.45) < 0.12)] = INK
+        return
+    area[SHAPES[thing.kind](x, y)] = thing.colour
+    if thing.kind == "apple":
+        area[(abs(x - 0.05 + y * 0.2) < 0.08) & (y > -0.9) & (y < -0.4)] = INK
+    if thing.kind == "wall":  # bricks
+        row = np.floor((y + 1) * 2)
+        joint = (abs((y + 1) * 2 - row) < 0.16) | (abs((x + 1 + row % 2) % 1.0) < 0.1)
+        area[joint] = tuple(int(0.75 * c) for c in thing.colour)
+
+
+# where a thing is, from x and y in -1 .. 1, y down
+SHAPES = {
+    "disc": lambda x, y: np.hypot(x, y) < 0.78,
+    "ring": lambda x, y: (np.hypot(x, y) >= 0.3) & (np.hypot(x, y) < 0.6),
+    "square": lambda x, y: np.maximum(abs(x), abs(y)) < 0.9,
+    "wall": lambda x, y: np.full(x.shape, True),
+    "floor": lambda x, y: np.full(x.shape, True),
+    "water": lambda x, y: abs((y + 0.12 * np.sin(6 * x) + 1) % 0.66 - 0.33) < 0.24,
+    "dirt": lambda x, y: (
+        (np.hypot(x + 0.4, y + 0.3) < 0.4)
+        | (np.hypot(x - 0.35, y) < 0.45)
+        | (np.hypot(x + 0.2, y - 0.5) < 0.35)
+    ),
+    "apple": lambda x, y: np.hypot(x, y - 0.15) < 0.6,
+    "berry": lambda x, y: (
+        (np.hypot(x + 0.32, y - 0.2) < 0.36)
+        | (np.hypot(x - 0.32, y - 0.2) < 0.36)
+        | (np.hypot(x, y + 0.32) < 0.36)
+    ),
+    "bud": lambda x, y: np.hypot(x, y) < 0.3,
+    "token": lambda x, y: abs(x) + abs(y) < 0.6,
+    "beam": lambda x, y: np.maximum(abs(x), abs(y)) < 0.45,
+}
+KINDS_OF_AVATARS = ("avatar_n", "avatar_e", "avatar_s", "avatar_w")
 
 
 def grid_view(grid: np.ndarray) -> np.ndarray:

@@ -102,8 +102,8 @@ class TorchEnv:
     @property
     def may_have_ended(self) -> bool:
         """Whether a game may have ended with the last step; known without asking the device."""
-        horizon = self.env.fixed_horizon
-        return self._clock > 0 and (horizon is None or self._clock % horizon == 0)
+        every = self.env.ends_every
+        return self._clock > 0 and (every is None or self._clock % every == 0)
 
     def _torch(self, packed: tuple) -> TimeStep:
         """The TimeStep of what `_pack` made."""

@@ -83,7 +83,7 @@ def _time_environment(setup: Any, num_envs: int, steps: int, repeats: int) -> tu
 
     algo, env = RandomPlayer(), setup.env
     runner = jax.jit(lambda env, key: start(algo, env, key, num_envs))(env, jax.random.key(0))
-    clock = steps % env.fixed_horizon if env.fixed_horizon else 0
+    clock = steps % env.ends_every if env.ends_every else 0
     play = lambda old, env, runner, key, clock: rollout(algo, env, runner, key, clock, steps)
     shapes = jax.eval_shape(play, None, env, runner, jax.random.key(0), 0)
     old = jax.tree.map(lambda x: jax.numpy.zeros(x.shape, x.dtype), shapes)

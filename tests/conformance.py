@@ -127,6 +127,8 @@ def check_ends(env, ts):
     if env.fixed_horizon:
         expected = np.arange(1, len(done) + 1) % env.fixed_horizon == 0
         assert (done == expected).all(), "the game does not end with its fixed horizon"
+    elif env.ends_every:
+        assert not np.delete(done, np.s_[env.ends_every - 1 :: env.ends_every]).any(), "an end between"
     if not env.can_truncate:
         assert not ts.truncated.any(), "a game was cut that says it cannot be"
 

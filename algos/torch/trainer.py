@@ -136,8 +136,8 @@ class SeedRun:
         self.player, self.env = player, env
         self._last, self._key = runner, key
         player.load(runner.learner)
-        # games of fixed horizon stand at the same step
-        clock = runner.episode_length[0] if env.env.fixed_horizon else jnp.int32(0)
+        every = env.env.ends_every  # such games stand at the same step in between
+        clock = runner.episode_length[0] % every if every else jnp.int32(0)
         games = Games(runner.state, key, clock)
         env.resume(games, runner.ts)
         shape = (env.num_envs, env.num_agents, *(env.action_space.shape or ()))

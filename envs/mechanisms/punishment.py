@@ -60,8 +60,15 @@ class Punishment(Mechanism):
     @property
     def fixed_horizon(self) -> int | None:
         """The inner horizon, twice that in mode stage."""
-        inner = self.env.fixed_horizon
-        return 2 * inner if inner and self.mode == "stage" else inner
+        return self._with_stages(self.env.fixed_horizon)
+
+    @property
+    def ends_every(self) -> int | None:
+        """As the inner environment, twice that in mode stage."""
+        return self._with_stages(self.env.ends_every)
+
+    def _with_stages(self, steps: int | None) -> int | None:
+        return 2 * steps if steps and self.mode == "stage" else steps
 
     @property
     def num_stages(self) -> int:

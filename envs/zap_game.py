@@ -1,0 +1,96 @@
+"""Grid games in which avatars zap each other: the beam, its cooldown, and being sent away for a while.
+
+**Source**: as `envs.grid`. A shot at step t makes the next possible at t + cooldown + 1. Who is removed at
+step t is not seen after the steps t .. t + removal - 1 and appears at the end of step t + removal.
+Axes: A seats.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax import Array
+
+from envs.avatar_game import AvatarGame
+from envs.board import Board
+from envs.grid import ZAP, Avatars, hits, rays, seats_of
+
+
+class Zaps(struct.PyTreeNode):
+    """What is remembered of zapping; bit j of a word stands for seat j."""
+
+    cooldown: Array  # [A] int32 steps until the beam can be fired again, 0 or 1: at the next
+    away: Array  # [A] int32 steps until a removed seat appears, 0: it is there
+    could_zap: Array  # [A] uint32, whom each seat could have hit in the last step, its beam being ready
+    zapped: Array  # [A] uint32, whom it hit
+
+    @classmethod
+    def none(cls, num: int) -> Zaps:
+        """Before the first step; num is A."""
+        zero, nobody = jnp.zeros(num, jnp.int32), jnp.zeros(num, jnp.uint32)
+        return cls(zero, zero, nobody, nobody)
+
+
+class ZapGame(AvatarGame):
+    """A game of avatars with a beam that sends others away, or fines them.
+
+    Events: `zapped` and `was_zapped`, numbers of hits; `could_zap`, 1 if the beam was ready and would have
+    hit somebody; `away`, 1 while removed. `Zaps` in the state says who and whom.
+    """
+
+    zap_cost: Any  # [] reward units lost by who fires
+    zap_penalty: Any  # [] reward units lost by who is hit, a hit
+    beam_length: int = struct.field(pytree_node=False)  # cells
+    beam_radius: int = struct.field(pytree_node=False)  # rays to each side
+    cooldown: int = struct.field(pytree_node=False)  # steps between two shots in which none can be fired
+    removal: int = struct.field(pytree_node=False)  # steps that who is hit is away; 0: stays
+
+    @property
+    def beam(self) -> np.ndarray:
+        """The table of cells that a zap covers."""
+        return beam_table(self.board, self.beam_length, self.beam_radius)
+
+    def zap(
+        self, avatars: Avatars, zaps: Zaps, action: Array, can: Array | bool = True
+    ) -> tuple[Array, Zaps]:
+        """Who fires [A] and the Zaps after it; of the avatars after the moves, those who `can` [A]."""
+        ready = avatars.present(self.board) & (zaps.cooldown <= 1) & can
+        fires = ready & (action == ZAP)
+        reach = hits(self.board, rays(self.beam, avatars), avatars)
+        return fires, zaps.replace(
+            cooldown=jnp.where(fires, self.cooldown + 1, jnp.maximum(zaps.cooldown - 1, 0)),
+            could_zap=jnp.where(ready, reach, 0),
+            zapped=jnp.where(fires, reach, 0),
+        )
+
+    def send_away(self, bits: Array, avatars: Avatars, zaps: Zaps, who: Array) -> tuple[Avatars, Zaps]:
+        """`who` [A] is removed, and those whose time is over appear; bits [2, A] uint32."""
+        back = zaps.away == 1
+        away = jnp.where(who, self.removal, jnp.maximum(zaps.away - 1, 0))
+        gone = avatars.replace(cell=jnp.where(who, self.board.nowhere, avatars.cell))
+        return self.appear(bits, gone, back), zaps.replace(away=away)
+
+    def zap_events(self, zaps: Zaps) -> dict[str, Array]:
+        """The events of zapping, each [A]."""
+        return {
+            "zapped": jax.lax.population_count(zaps.zapped),
+            "was_zapped": seats_of(zaps.zapped).sum(0),
+            "could_zap": zaps.could_zap > 0,
+            "away": zaps.away > 0,
+        }
+
+    def readiness(self, avatars: Avatars, cooldown: Array, steps: int) -> Array:
+        """[A, 1] how far a beam with a cooldown of `steps` is ready, 0 to 1; 0 for who is away."""
+        ready = jnp.clip(1 - (cooldown - 1) / max(steps, 1), 0, 1)
+        return jnp.where(avatars.present(self.board), ready, 0)[:, None]
+
+
+@functools.lru_cache
+def beam_table(board: Board, length: int, radius: int) -> np.ndarray:
+    """`Board.beam`, made once."""
+    return board.beam(length, radius)

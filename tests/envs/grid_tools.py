@@ -1,0 +1,71 @@
+"""What tests of grid games share: games on maps of the test's own, seats put by hand, long random play."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs.grid import Avatars
+from marl.build import build_env
+from marl.config import compose
+
+KEY = jax.random.key(0)
+
+
+@functools.cache
+def preset(name, *overrides):
+    return build_env(compose([f"env={name}", *overrides]))
+
+
+def on_map(tmp_path, rows, name, **fields):
+    """The preset `name` on a map of the test's own, given as rows."""
+    path = tmp_path / "map.txt"
+    path.write_text("\n".join(rows) + "\n")
+    return preset(name).replace(layout=str(path), **fields)
+
+
+def put(env, state, *places):
+    """The state with the seats at (row, column, facing)."""
+    cells = [int(env.board.number[row, column]) for row, column, _ in places]
+    facing = [look for _, _, look in places]
+    return state.replace(avatars=Avatars(jnp.array(cells, jnp.int32), jnp.array(facing, jnp.int32)))
+
+
+@jax.jit
+def _step(env, key, state, action):
+    return env.step(key, state, action)
+
+
+def step(env, state, *action, key=0):
+    """One compiled step; games that differ only in numbers share the program."""
+    return _step(env, jax.random.key(key), state, jnp.array(action))
+
+
+def where(env, state):
+    """(row, column) of every seat, None for who is away."""
+    rows, columns = env.board.row_column
+    cells = np.asarray(state.avatars.cell)
+    return [(int(rows[c]), int(columns[c])) if c < env.board.nowhere else None for c in cells]
+
+
+@functools.partial(jax.jit, static_argnames=("num_games", "steps", "facts"))
+def random_play(env, key, *, num_games, steps, facts):
+    """Random actions in parallel games; `facts(env, state, ts)` of every step, summed over games, [steps, ...]."""
+
+    def step(state, key):
+        act_key, step_key = jax.random.split(key)
+        action = jax.random.randint(act_key, (num_games, env.num_agents), 0, env.action_space.n)
+        state, ts = jax.vmap(env.step)(jax.random.split(step_key, num_games), state, action)
+        found = jax.vmap(lambda state, ts: facts(env, state, ts))(state, ts)
+        return state, jax.tree.map(lambda x: x.sum(0), found)
+
+    state = jax.vmap(env.reset)(jax.random.split(key, num_games))[0]
+    return jax.lax.scan(step, state, jax.random.split(key, steps))[1]
+
+
+def crowded(env, state):
+    """[] int32, pairs of seats that stand in one cell."""
+    cell = state.avatars.cell
+    same = (cell[:, None] == cell) & (cell < env.board.nowhere)
+    return (same.sum() - (cell < env.board.nowhere).sum()) // 2
