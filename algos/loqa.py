@@ -33,14 +33,13 @@ from gymnasium import spaces
 from jax import Array
 
 from algos.advantage_alignment import AdvantageAlignment
-from algos.ppo import normalised
 from algos.random_player import pick
 from algos.td import answer_prob, q_loss
 from marl.algorithm import Algorithm, Batch
 from marl.distributions import distribution
 from marl.environment import Environment, TimeStep
 from marl.networks import PolicyNetwork, QNetwork, initial_carry
-from marl.population import Seats, num_learners, to_learners, to_seats
+from marl.population import Seats, normalised, num_learners, to_learners, to_seats
 from marl.returns import gae
 
 

@@ -21,8 +21,8 @@ from marl.algorithm import Algorithm, Batch
 from marl.distributions import Distribution, distribution, num_params
 from marl.environment import Environment, TimeStep
 from marl.networks import ActorCritic, initial_carry
-from marl.population import Seats, num_learners, to_learners, to_seats
-from marl.returns import gae, group_relative
+from marl.population import Seats, normalised, num_learners, to_learners, to_seats
+from marl.returns import gae, group_relative, less_group
 from marl.shuffle import shuffle
 
 Credit = Callable[..., Array]
@@ -57,6 +57,11 @@ class PPO(Algorithm):
     # above 1: so many games share the draws of the game, and their mean return is the baseline; 1: the
     # critic is, as in run folders that do not name it
     group_size: int = struct.field(pytree_node=False, default=1)
+    # with a group: advantages by the critic less those of the others; False: returns less their returns
+    group_critic: bool = struct.field(pytree_node=False, default=False)
+    # ent_coef after `annealed_updates` updates, linear before; None, as in older run folders: it stays
+    final_ent_coef: float | None = None
+    annealed_updates: float | None = None
     # Adam step size of the critic's head and own torso; None, as in older run folders: learning_rate
     critic_learning_rate: float | None = None
 
@@ -79,6 +84,10 @@ class PPO(Algorithm):
             check(len(self.seats))
         if self.group_size > 1:
             self._check_groups(env)
+        elif self.group_critic:
+            raise ValueError("algo.group_critic=true: needs algo.group_size above 1")
+        if (self.final_ent_coef is None) != (self.annealed_updates is None):
+            raise ValueError("algo.final_ent_coef and algo.annealed_updates: give both or neither")
         ts = jax.eval_shape(env.reset, jax.random.key(0))[1]
         games = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), ts)
         jax.eval_shape(lambda key, ts: self.init(key, env, ts), jax.random.key(0), games)
@@ -91,7 +100,7 @@ class PPO(Algorithm):
                 f"{wrong} whole episodes, algo.num_steps={self.num_steps} a multiple of the game's "
                 f"{horizon or 'fixed number of steps, which it has not'}"
             )
-        if getattr(self.credit, "others_lambda", None) is not None:
+        if getattr(self.credit, "others_lambda", None) is not None and not self.group_critic:
             raise ValueError(f"{wrong} algo.credit.others_lambda=null: there is no critic in the advantages")
 
     def init(self, key: Array, env: Environment, ts: TimeStep) -> Learner:
@@ -179,12 +188,14 @@ class PPO(Algorithm):
         seen = (batch.reward, value, next_value, batch.terminated, batch.done)
         advantage, target = gae(*seen, gamma=self.gamma, gae_lambda=self.gae_lambda)
         others_lambda = getattr(self.credit, "others_lambda", None)
-        if self.group_size > 1:
+        if self.group_size > 1 and not self.group_critic:
             sizes = {"gamma": self.gamma, "group_size": self.group_size}
             return group_relative(batch.reward, batch.done, **sizes), target, None
+        less_others = lambda x: less_group(x, self.group_size)
         if others_lambda is None:
-            return advantage, target, None
-        return advantage, target, gae(*seen, gamma=self.gamma, gae_lambda=others_lambda)[0]
+            return less_others(advantage), target, None
+        others = gae(*seen, gamma=self.gamma, gae_lambda=others_lambda)[0]
+        return less_others(advantage), target, less_others(others)
 
     def _credit(self, advantage: Array, others: Any, done: Array, weight: Any = None) -> Array:
         """[T, E, A] what multiplies the policy gradient: normalised advantages, or their credit."""
@@ -194,11 +205,21 @@ class PPO(Algorithm):
         more = {} if others is None else {"others": normalised(others, self.seats, weight)}
         return self.credit(advantage, done, gamma=self.gamma, **more)
 
+    def _ent_coef(self, learner: Learner) -> float | Array:
+        """[] weight of the entropy bonus in the update that comes, of one learner."""
+        if self.final_ent_coef is None:
+            return self.ent_coef
+        steps = optax.tree.get(learner.opt_state, "count")  # Adam's
+        updates = steps / (self.num_epochs * self.num_minibatches)
+        done = jnp.minimum(updates / jnp.maximum(self.annealed_updates, 1.0), 1.0)
+        return (1 - done) * self.ent_coef + done * self.final_ent_coef
+
     def _learn(self, env: Environment, learner: Learner, carry: Any, data: dict, key: Array) -> tuple:
         """One learner's update; data leaves [T, B, ...], carry [B, H]."""
         net, optimizer = self._net(env), self._optimizer
         recurrent = net.carry_size > 0
         time, games = data["target"].shape
+        ent_coef = self._ent_coef(learner)
         if recurrent:  # minibatches are whole sequences of some games
             data = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), data)  # [B, T, ...]
         else:
@@ -209,7 +230,7 @@ class PPO(Algorithm):
             part = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1) if recurrent else x[None], part)
             _, out, value = net.apply(params, carry, part["obs"], part["start"])
             pi = distribution(env.action_space, out, part["action_mask"])
-            weights = {"clip_eps": self.clip_eps, "vf_coef": self.vf_coef, "ent_coef": self.ent_coef}
+            weights = {"clip_eps": self.clip_eps, "vf_coef": self.vf_coef, "ent_coef": ent_coef}
             return ppo_loss(pi, value, part, **weights)
 
         def minibatch(learner: Learner, index: Array) -> tuple[Learner, dict]:
@@ -228,27 +249,6 @@ class PPO(Algorithm):
 
         learner, metrics = jax.lax.scan(epoch, learner, jax.random.split(key, self.num_epochs))
         return learner, {k: v.mean() for k, v in metrics.items()}
-
-
-def normalised(x: Array, seats: Seats, weight: Array | None) -> Array:
-    """Numbers with mean 0 and standard deviation 1 over the samples of each learner.
-
-    Args:
-        x: [T, E, A]; seats: [A] learner of each seat.
-        weight: [T, E, A] of the samples; None: all count alike.
-
-    Returns:
-        [T, E, A].
-    """
-    flat = to_learners(x, seats, 1)  # [P, T, B]
-    if weight is None:
-        flat = (flat - flat.mean((1, 2), keepdims=True)) / (flat.std((1, 2), keepdims=True) + 1e-8)
-    else:
-        weights = to_learners(weight, seats, 1)
-        mean_over = lambda x: jnp.average(x, axis=(1, 2), weights=weights, keepdims=True)
-        centred = flat - mean_over(flat)
-        flat = centred / (jnp.sqrt(mean_over(centred**2)) + 1e-8)
-    return to_seats(flat, seats, 1)
 
 
 def _of_critic(params: Any) -> Any:

@@ -156,3 +156,24 @@ class Mixture(Algorithm):
             learners.append(new)
             metrics |= found
         return tuple(learners), metrics
+
+
+def normalised(x: Array, seats: Seats, weight: Array | None) -> Array:
+    """Numbers with mean 0 and standard deviation 1 over the samples of each learner.
+
+    Args:
+        x: [T, E, A]; seats: [A] learner of each seat.
+        weight: [T, E, A] of the samples; None: all count alike.
+
+    Returns:
+        [T, E, A].
+    """
+    flat = to_learners(x, seats, 1)  # [P, T, B]
+    if weight is None:
+        flat = (flat - flat.mean((1, 2), keepdims=True)) / (flat.std((1, 2), keepdims=True) + 1e-8)
+    else:
+        weights = to_learners(weight, seats, 1)
+        mean_over = lambda x: jnp.average(x, axis=(1, 2), weights=weights, keepdims=True)
+        centred = flat - mean_over(flat)
+        flat = centred / (jnp.sqrt(mean_over(centred**2)) + 1e-8)
+    return to_seats(flat, seats, 1)

@@ -83,9 +83,19 @@ def group_relative(reward: Array, done: Array, *, gamma: float | Array, group_si
         [T, E, ...] advantages, whose sum over a group is 0.
     """
     return_ = discounted_sum(reward, done, jnp.zeros_like(reward[0]), gamma=gamma)
-    groups = return_.reshape(return_.shape[0], -1, group_size, *return_.shape[2:])
+    return less_group(return_, group_size)
+
+
+def less_group(x: Array, group_size: int) -> Array:
+    """[T, E, ...] what each game has more than the mean of the other games of its group.
+
+    Games as for `group_relative`; `x` itself if a group is one game.
+    """
+    if group_size == 1:
+        return x
+    groups = x.reshape(x.shape[0], -1, group_size, *x.shape[2:])
     others = (groups.sum(2, keepdims=True) - groups) / (group_size - 1)
-    return (groups - others).reshape(return_.shape)
+    return (groups - others).reshape(x.shape)
 
 
 def n_step(

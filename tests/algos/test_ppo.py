@@ -309,6 +309,53 @@ def test_the_credit_of_a_group_is_its_return_less_the_others():
     assert (cue == cue[:, :, :1]).all()
 
 
+def test_the_credit_of_a_group_with_a_critic_is_its_advantage_less_the_others():
+    """Two games of a group differ by their actions and by what the critic says of the states reached."""
+    algo, env = ppo((0, 0), group_size=8, group_critic=True), dilemma(horizon=5)
+    algo = algo.replace(num_steps=10)
+    runner = jit_start(algo, env, jax.random.key(0), 32)
+    _, batch, _ = jit_rollout(algo, env, runner, jax.random.key(1), 0, 10)
+    found = np.asarray(algo.credits(env, runner.learner, batch, np.ones((32, 2), bool)))
+    advantage = np.asarray(algo.replace(group_size=1)._advantage(env, runner.learner, batch)[0])
+    groups = advantage.reshape(10, 4, 8, 2)
+    expected = ((8 * groups - groups.sum(2, keepdims=True)) / 7).reshape(10, 32, 2)
+    np.testing.assert_allclose(found, expected / expected.std(), atol=1e-4)
+    credit = SimpleNamespace(others_lambda=1.0)
+    algo.replace(credit=credit)._check_groups(env)  # others by another lambda are fine
+
+
+# The entropy bonus.
+
+
+def test_the_entropy_bonus_falls_linearly_and_stays():
+    algo = ppo(ent_coef=0.1, final_ent_coef=0.02, annealed_updates=4.0, num_epochs=2, num_minibatches=4)
+    env, key = probe("match"), jax.random.key(0)
+    runner, found = jit_start(algo, env, key, 32), []
+    for i in range(6):
+        learner = jax.tree.map(lambda x: x[0], runner.learner)
+        found.append(float(algo._ent_coef(learner)))
+        runner, _ = jit_train(algo, env, runner, key, jnp.arange(i, i + 1))
+    np.testing.assert_allclose(found, [0.1, 0.08, 0.06, 0.04, 0.02, 0.02], rtol=1e-5)
+
+
+def test_an_entropy_bonus_that_ends_where_it_began_changes_nothing():
+    env = probe("match")
+    sizes = {"seed": 0, "num_envs": 32, "num_updates": 3, "num_steps": 15}
+    plain = learn(ppo(ent_coef=0.1), env, **sizes)[0]
+    level = learn(ppo(ent_coef=0.1, final_ent_coef=0.1, annealed_updates=2.0), env, **sizes)[0]
+    for one, other in zip(
+        jax.tree.leaves(plain.learner.params), jax.tree.leaves(level.learner.params), strict=True
+    ):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_annealing_needs_both_numbers():
+    env = probe("match")
+    for fields in ({"final_ent_coef": 0.1}, {"annealed_updates": 5.0}):
+        with pytest.raises(ValueError, match="give both or neither"):
+            ppo(**fields).check(env)
+
+
 def test_groups_need_whole_episodes_and_no_critic_of_others():
     env = dilemma(horizon=8)
     ppo((0, 1), group_size=2, num_steps=16).check(env)
@@ -316,6 +363,8 @@ def test_groups_need_whole_episodes_and_no_critic_of_others():
         ppo((0, 1), group_size=2, num_steps=12).check(env)
     with pytest.raises(ValueError, match="fixed number of steps, which it has not"):
         ppo(group_size=2).check(probe("choice"))
+    with pytest.raises(ValueError, match=r"algo\.group_critic=true: needs algo\.group_size above 1"):
+        ppo((0, 1), group_critic=True).check(env)
     credit = SimpleNamespace(others_lambda=1.0)
     with pytest.raises(ValueError, match=r"needs algo\.credit\.others_lambda=null"):
         ppo((0, 1), group_size=2, credit=credit).check(env)

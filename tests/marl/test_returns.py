@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from marl.returns import align, discounted_sum, gae, group_relative, n_step
+from marl.returns import align, discounted_sum, gae, group_relative, less_group, n_step
 
 GAMMA, LAMBDA = 0.9, 0.7
 
@@ -207,6 +207,12 @@ def test_group_relative_by_hand():
     # returns [1, 1, 2, 5] and [8, 2, 0, 2]
     expected = [[0.0, 0.0, -3.0, 3.0], [6.0, -6.0, -2.0, 2.0]]
     np.testing.assert_allclose(group_relative(reward, done, gamma=0.5, group_size=2), expected)
+
+
+def test_less_group_takes_the_mean_of_the_others_away_by_hand():
+    x = jnp.array([[1.0, 0.0, 5.0, 4.0, 4.0, 1.0]])[..., None]  # two groups of three games
+    found = less_group(x, 3)
+    np.testing.assert_allclose(found[..., 0], [[-1.5, -3.0, 4.5, 1.5, 1.5, -3.0]])
 
 
 def test_group_relative_leaves_out_the_game_itself_in_every_group_and_seat(play):
