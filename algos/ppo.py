@@ -21,6 +21,7 @@ from marl.algorithm import Algorithm, Batch
 from marl.distributions import Distribution, distribution, num_params
 from marl.environment import Environment, TimeStep
 from marl.networks import ActorCritic, initial_carry
+from marl.pieces import mean_over
 from marl.population import Seats, normalised, num_learners, to_learners, to_seats
 from marl.returns import gae, group_relative, less_group
 from marl.shuffle import shuffle
@@ -62,13 +63,15 @@ class PPO(Algorithm):
     # ent_coef after `annealed_updates` updates, linear before; None, as in older run folders: it stays
     final_ent_coef: float | None = None
     annealed_updates: float | None = None
+    # weights of the policy's head: small, all actions are nearly equally likely; large, first policies differ
+    actor_gain: float = struct.field(pytree_node=False, default=0.01)
     # Adam step size of the critic's head and own torso; None, as in older run folders: learning_rate
     critic_learning_rate: float | None = None
 
     def _net(self, env: Environment) -> ActorCritic:
         torso = self.network.clone(grid_codes=tuple(env.grid_codes))
         critic_torso = torso.clone() if self.separate_critic else None
-        return ActorCritic(torso, critic_torso, num_params(env.action_space))
+        return ActorCritic(torso, critic_torso, num_params(env.action_space), self.actor_gain)
 
     @property
     def _optimizer(self) -> optax.GradientTransformation:
@@ -238,7 +241,7 @@ class PPO(Algorithm):
                 part, part_carry = jax.tree.map(lambda x: x[index], (data, carry))
                 return jax.grad(loss_fn, has_aux=True)(learner.params, part_carry, part)
 
-            grads, metrics = _mean_over(gradient, index.reshape(self.num_accumulations, -1))
+            grads, metrics = mean_over(gradient, index.reshape(self.num_accumulations, -1))
             updates, opt_state = optimizer.update(grads, learner.opt_state)
             metrics["grad_norm"] = optax.tree.norm(grads)
             return Learner(optax.apply_updates(learner.params, updates), opt_state), metrics
@@ -255,17 +258,6 @@ def _of_critic(params: Any) -> Any:
     """The tree of an ActorCritic's parameters with True where only the value depends on them."""
     mark = lambda path, _: path[1].key.startswith("critic")  # ("params", NAME, ...)
     return jax.tree.map_with_path(mark, params)
-
-
-def _mean_over(function: Callable[[Array], Any], pieces: Array) -> Any:
-    """Mean of function(piece) over the leading axis of `pieces`, one piece in memory at a time."""
-    if len(pieces) == 1:
-        return function(pieces[0])
-    shapes = jax.eval_shape(function, pieces[0])
-    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    add = lambda total, piece: (jax.tree.map(jnp.add, total, function(piece)), None)
-    total, _ = jax.lax.scan(add, zero, pieces)
-    return jax.tree.map(lambda x: x / len(pieces), total)
 
 
 def ppo_loss(

@@ -10,6 +10,7 @@ C is outside the board), W cells of a view, R rays of a beam, L cells of a ray.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import jax
@@ -133,6 +134,31 @@ def firsts(marks: Array) -> Array:
     return first
 
 
+def is_first(marked: Array) -> Array:
+    """[A, R, L] bool, True at the first True of each ray of `marked` [A, R, L]."""
+    before = [jnp.zeros_like(marked[..., 0])]
+    for step in range(marked.shape[-1] - 1):
+        before.append(before[-1] | marked[..., step])
+    return marked & ~jnp.stack(before, axis=-1)
+
+
+def nth_true(there: Array, bits: Array) -> Array:
+    """[] int32 a uniform one of the True entries of `there` [N], from [] uint32; N or more without one."""
+    words = _words(there)
+    count = jax.lax.population_count(words).astype(jnp.int32)
+    upto = jnp.stack(list(itertools.accumulate(count[k] for k in range(count.shape[0]))))
+    nth = (uniform(bits) * upto[-1]).astype(jnp.int32)
+    word = (upto <= nth).sum(dtype=jnp.int32)
+    nth = nth - jnp.where(np.arange(len(upto)) == word - 1, upto, 0).sum()
+    left, place = jnp.where(np.arange(len(upto)) == word, words, 0).sum(dtype=jnp.uint32), 32 * word
+    for width in (16, 8, 4, 2, 1):  # the half of the word in which it lies, and so on
+        low = jax.lax.population_count(left & np.uint32((1 << width) - 1)).astype(jnp.int32)
+        high = nth >= low
+        nth, place = nth - jnp.where(high, low, 0), place + jnp.where(high, width, 0)
+        left = jnp.where(high, left >> width, left)
+    return place
+
+
 def placed(bits: Array, site: Array, wants: Array, num_sites: int) -> Array:
     """[A] int32 sites: those who want one get, by seat, a uniform one of those still free.
 
@@ -167,8 +193,7 @@ def placed(bits: Array, site: Array, wants: Array, num_sites: int) -> Array:
 
 def count_near(near: np.ndarray, there: Array) -> Array:
     """[N] int32 how many of the things that are `there` [N] bool are near each; `near` as of `near_masks`."""
-    bits = jnp.pad(there, (0, near.shape[1] * 32 - there.shape[0])).reshape(-1, 32).astype(jnp.uint32)
-    words = (bits << np.arange(32, dtype=np.uint32)).sum(-1, dtype=jnp.uint32)
+    words = _words(there)
     count = [jax.lax.population_count(words[k] & near[:, k]) for k in range(near.shape[1])]
     return sum(count).astype(jnp.int32)
 
@@ -181,6 +206,12 @@ def occupied(cell: Array, sites: slice) -> Array:
 def at_site(values: Array, sites: slice, cell: Array) -> Array:
     """[...] value of the site at `cell` [...]; zero off the sites; values [N]."""
     return values.at[cell - sites.start].get(mode="fill", fill_value=0, wrap_negative_indices=False)
+
+
+def _words(there: Array) -> Array:
+    """[M] uint32, the entries of `there` [N] as bits, 32 a word."""
+    bits = jnp.pad(there, (0, -there.shape[0] % 32)).reshape(-1, 32).astype(jnp.uint32)
+    return (bits << np.arange(32, dtype=np.uint32)).sum(-1, dtype=jnp.uint32)
 
 
 def view(

@@ -53,7 +53,11 @@ class ZapGame(AvatarGame):
     @property
     def beam(self) -> np.ndarray:
         """The table of cells that a zap covers."""
-        return beam_table(self.board, self.beam_length, self.beam_radius)
+        return self.beam_of(self.beam_length, self.beam_radius)
+
+    def beam_of(self, length: int, radius: int) -> np.ndarray:
+        """The table of a beam."""
+        return beam_table(self.board, length, radius)
 
     def zap(
         self, avatars: Avatars, zaps: Zaps, action: Array, can: Array | bool = True

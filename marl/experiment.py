@@ -2,9 +2,10 @@
 
 A file configs/experiment/PAPER/FIGURE.yaml names its runs by their overrides, says what to
 plot, and states its claims as bounds on a statistic over seeds. `marl.experiment` runs them,
-draws them and checks them. A figure with a node `measure` trains nothing: each of its runs is
-handed, built, to that function, which gives a summary of the same form. Each node of `after` is
-called when all runs are trained, as f(folders={run: its folder}, ...), and gives {title: summary}.
+draws them and checks them. A run can begin from an earlier one, `start_from=TITLE`. A figure with a node
+`measure` trains nothing: each of its runs is handed, built, to that function, which gives a summary of the
+same form. Each node of `after` is called when all runs are trained, as f(folders={run: its folder}, ...),
+and gives {title: summary}.
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ def run_experiment(name: str, overrides: Sequence[str], scale: str, folder: Path
     figure, summaries, folders = cfg.figure, {}, {}
     claims: Any = OmegaConf.to_container(figure.claims[scale])
     for title, run_cfg in runs.items():
+        if run_cfg.start_from in runs:
+            run_cfg.start_from = str(folder / run_cfg.start_from)
         if "measure" in figure:
             summary = construct(run_cfg.figure.measure, setup=build(run_cfg))
             shown = list(summary["metrics"])

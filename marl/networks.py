@@ -141,12 +141,14 @@ class ActorCritic(nn.Module):
     """Parameters of the action distribution and the state value.
 
     Fields: torso, of the policy; critic_torso, None if the critic shares the policy's
-    (recurrent torsos carry both states side by side); num_params, outputs of the policy head.
+    (recurrent torsos carry both states side by side); num_params, outputs of the policy head;
+    actor_gain, size of that head's first weights.
     """
 
     torso: nn.Module
     critic_torso: nn.Module | None
     num_params: int
+    actor_gain: float = 0.01
 
     @property
     def carry_size(self) -> int:
@@ -164,7 +166,7 @@ class ActorCritic(nn.Module):
             own, x = self.torso(own, obs, start)
             other, y = self.critic_torso(other, obs, start)
             carry = jnp.concatenate([own, other], axis=-1) if self.carry_size else ()
-        params = dense(self.num_params, 0.01, "actor", self.torso.head_bias)(x)
+        params = dense(self.num_params, self.actor_gain, "actor", self.torso.head_bias)(x)
         value = dense(1, 1.0, "critic", self.torso.head_bias)(y)
         return carry, params, value[..., 0]
 

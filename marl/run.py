@@ -29,6 +29,7 @@ from marl.run_folder import identity, locked, versions, write_config
 from marl.signals import StopSignal, Watch
 from marl.statistics import summarize
 from marl.validation import ConfigError
+from marl.warm_start import begin_from
 
 OnChunk = Callable[[int, int, float], None]
 SAVE_FAILED, DIVERGED = 1, 5  # exit codes
@@ -73,7 +74,7 @@ def run(
         raise ConfigError([f"backend={cfg.backend}: {how}"])
     with locked(run_dir) as renew, StopSignal() as stop:
         write_config(cfg, run_dir)
-        runners, done = _resume(program, run_dir)
+        runners, done = _resume(setup, program, run_dir)
         if done >= program.num_updates and (run_dir / "summary.json").exists():
             return Result(run_dir, 0, json.loads((run_dir / "summary.json").read_text()))
         log = MetricsLog(run_dir / "metrics.jsonl", done)
@@ -201,13 +202,14 @@ def final_metrics(rows: list[dict], fraction: float) -> dict[str, dict[str, Any]
     return final
 
 
-def _resume(program: Any, run_dir: Path) -> tuple[Any, int]:
-    """Runners and updates done: from the newest valid checkpoint, or a fresh start."""
+def _resume(setup: Any, program: Any, run_dir: Path) -> tuple[Any, int]:
+    """Runners and updates done: from the newest valid checkpoint, or a fresh start, from a run or not."""
     runners = program.start()
     try:
         done, restored = checkpoint.restore(run_dir / "checkpoints", jax.eval_shape(lambda: runners))
     except FileNotFoundError:
-        return runners, 0
+        source = setup.cfg.get("start_from")
+        return begin_from(source, setup, runners) if source else runners, 0
     print(f"resuming {run_dir} after update {done} of {program.num_updates}")
     return jax.device_put(restored), done
 

@@ -32,6 +32,7 @@ MAY_CHANGE = (
     "checkpoint_every",
     "summary_fraction",
     "run_dir",
+    "start_from",
     "device",
     "logger",
     "figure",

@@ -1,0 +1,58 @@
+"""Learners that begin with what the learners of another run know."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from marl.build import Setup, load_run
+from marl.validation import ConfigError
+
+
+def begin_from(folder: str, setup: Setup, runners: Any) -> Any:
+    """The runners [S, ...] or [V, S, ...] before the first update, with learners of a run, seed by seed.
+
+    What a learner needs to act is taken over (of PPO all parameters); the rest, such as an
+    optimiser's state, stays fresh.
+
+    Args:
+        folder: the run, of the same learning rule, network and number of seeds.
+        setup: of the run that begins.
+        runners: fresh ones.
+
+    Raises:
+        ConfigError: if there is no such run, or its learners do not fit.
+    """
+    wrong = f"start_from={folder}:"
+    if not dataclasses.is_dataclass(runners.learner) or hasattr(setup.algo, "algo"):
+        raise ConfigError([f"{wrong} only a learner that holds all seats and has no past can begin so"])
+    try:
+        source, learner = load_run(folder, tuple(setup.cfg.plugins))
+    except FileNotFoundError as error:
+        raise ConfigError([f"{wrong} {error}"]) from error
+    if source.cfg.sweep:
+        raise ConfigError([f"{wrong} is a sweep; only a run of one setting can be begun from"])
+    known, fresh = source.algo.for_acting(learner), runners.learner
+    if type(known) is not type(fresh):
+        raise ConfigError([f"{wrong} its learning rule is {type(source.algo).__name__}"])
+    names = [f.name for f in dataclasses.fields(fresh) if jax.tree.leaves(getattr(known, f.name))]
+    taken = {name: _fitted(getattr(known, name), getattr(fresh, name), wrong) for name in names}
+    return runners.replace(learner=fresh.replace(**taken))
+
+
+def _fitted(known: Any, fresh: Any, wrong: str) -> Any:
+    """`known` leaves [S, ...] as leaves of the shapes of `fresh`, [S, ...] or [V, S, ...]."""
+    if jax.tree.structure(known) != jax.tree.structure(fresh):
+        raise ConfigError([f"{wrong} its network has other parts than this run's"])
+
+    def fit(path: Any, old: Array, new: Array) -> Array:
+        if old.shape not in (new.shape, new.shape[1:]):
+            name = jax.tree_util.keystr(path)
+            raise ConfigError([f"{wrong} {name} has shape {list(old.shape)} there, here {list(new.shape)}"])
+        return jnp.array(jnp.broadcast_to(jnp.asarray(old), new.shape))
+
+    return jax.tree.map_with_path(fit, known, fresh)
