@@ -1,6 +1,8 @@
 """What tests of grid games share: games on maps of the test's own, seats put by hand, long random play."""
 
 import functools
+import tempfile
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +20,17 @@ def preset(name, *overrides):
     return build_env(compose([f"env={name}", *overrides]))
 
 
-def on_map(tmp_path, rows, name, **fields):
-    """The preset `name` on a map of the test's own, given as rows."""
-    path = tmp_path / "map.txt"
+@functools.cache
+def map_file(rows):
+    """A file with the map; the same for the same rows, so that tests share compiled steps."""
+    path = Path(tempfile.mkdtemp()) / "map.txt"
     path.write_text("\n".join(rows) + "\n")
-    return preset(name).replace(layout=str(path), **fields)
+    return str(path)
+
+
+def on_map(rows, name, **fields):
+    """The preset `name` on a map of the test's own, given as rows."""
+    return preset(name).replace(layout=map_file(tuple(rows)), **fields)
 
 
 def put(env, state, *places):

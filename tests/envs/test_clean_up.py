@@ -15,8 +15,8 @@ QUIET = {"dirt_prob": 0.0, "apple_prob": 0.0}
 
 
 @pytest.fixture
-def room(tmp_path):
-    return lambda **fields: on_map(tmp_path, ROOM, "clean_up", **{"num_players": 2} | QUIET | fields)
+def room():
+    return lambda **fields: on_map(ROOM, "clean_up", **{"num_players": 2} | QUIET | fields)
 
 
 def start(env, *places):

@@ -13,8 +13,8 @@ ROOM = ["WWWWWWW", "W.AA..W", "W..A..W", "W.....W", "W.....W", "WPPPPPW", "WWWWW
 
 
 @pytest.fixture
-def room(tmp_path):
-    return lambda **fields: on_map(tmp_path, ROOM, "commons_harvest", **{"num_players": 2} | fields)
+def room():
+    return lambda **fields: on_map(ROOM, "commons_harvest", **{"num_players": 2} | fields)
 
 
 def start(env, *places):
@@ -125,9 +125,9 @@ def test_fines_cost_the_shooter_and_who_is_hit(room):
     assert where(env, state) == [(4, 2), (4, 4)]
 
 
-def test_walls_shield(tmp_path):
+def test_walls_shield():
     rows = ["WWWWW", "W.W.W", "W...W", "WPPPW", "WA..W", "WWWWW"]
-    env = on_map(tmp_path, rows, "commons_harvest", num_players=2)
+    env = on_map(rows, "commons_harvest", num_players=2)
     _, ts = step(env, start(env, (1, 1, EAST), (1, 3, WEST)), ZAP, ZAP)
     assert ts.events["was_zapped"].tolist() == [0, 0]
 
