@@ -82,13 +82,16 @@ class PastPlay(Algorithm):
     and the rest by one snapshot, drawn anew for every episode; only the current learner's own
     data is learnt from. A credit also sees the advantages of the snapshots' seats, by the current
     learner's critic. The number of games against the past is rounded down to a multiple of A. Where
-    games share draws in groups, the same holds for groups of games.
+    games share draws in groups, the same holds for groups of games. With `games_per_snapshot` G > 1,
+    G neighbouring games share a snapshot, so that one product serves them all: on a CPU small products
+    with different weights cost several times as much. Such games must begin together.
     """
 
     algo: Algorithm  # learns, in at least two seats
     size: int = struct.field(pytree_node=False)  # N, snapshots kept
     push_every: int = struct.field(pytree_node=False)  # updates between snapshots
     current_fraction: float = struct.field(pytree_node=False)  # share of games of plain self-play
+    games_per_snapshot: int = struct.field(pytree_node=False)  # G, games that share a snapshot
 
     @property
     def num_steps(self) -> int:
@@ -108,13 +111,33 @@ class PastPlay(Algorithm):
     def check(self, env: Environment) -> None:
         """Raise ValueError for bad sizes, or an algorithm that cannot learn from single seats."""
         self.check_sizes()
+        if self.games_per_snapshot > 1 and not env.fixed_horizon:
+            raise ValueError(
+                f"past.games_per_snapshot={self.games_per_snapshot}: must be 1 unless all games end together"
+            )
         self.algo.check(env)
+        if self.current_fraction < 1:
+            self._check_alone(env)
+
+    def _check_alone(self, env: Environment) -> None:
+        """Raise ValueError for an algorithm that refuses to be one learner of one seat."""
+        one = lambda key: jax.tree.map(lambda x: x[None], env.reset(key)[1].take([0], axis=0))
+        try:
+            jax.eval_shape(lambda key: self._alone.init(key, env, one(key)), jax.random.key(0))
+        except ValueError as error:
+            name = type(self.algo).__name__
+            raise ValueError(
+                f"past: {name} cannot learn from single seats; set past=null ({error})"
+            ) from error
 
     def check_sizes(self) -> None:
         """Raise ValueError for fields that do not fit each other."""
-        for name in ("size", "push_every"):
+        for name in ("size", "push_every", "games_per_snapshot"):
             if getattr(self, name) < 1:
                 raise ValueError(f"past.{name}={getattr(self, name)}: must be at least 1")
+        if self.games_per_snapshot != 1 and self.games_per_snapshot % self._turn:
+            what = f"past.games_per_snapshot={self.games_per_snapshot}"
+            raise ValueError(f"{what}: must be 1 or a multiple of {self._turn}")
         if not 0 <= self.current_fraction <= 1:
             raise ValueError(f"past.current_fraction={self.current_fraction}: must lie in [0, 1]")
         if len(self.seats) < 2:
@@ -126,12 +149,12 @@ class PastPlay(Algorithm):
             )
 
     def num_past(self, num_games: int) -> int:
-        """Games of E = `num_games` that are played against snapshots: the last ones, in whole turns of A.
+        """Games of E = `num_games` that are played against snapshots: the last ones, in whole turns.
 
         Raises:
             ValueError: if there is none, though the fraction asks for some.
         """
-        turn, share = len(self.seats) * self.group_size, 1 - self.current_fraction
+        turn, share = max(self._turn, self.games_per_snapshot), 1 - self.current_fraction
         found = turn * int(share * num_games / turn + 1e-6)
         if share > 0 and not found:
             raise ValueError(
@@ -142,12 +165,18 @@ class PastPlay(Algorithm):
 
     def rows(self, num_games: int) -> tuple[np.ndarray, np.ndarray]:
         """The pairs that learn: game [P, n] and seat [P, n] of each learner's rows."""
+        return self._rows(num_games, learning=True)
+
+    def _rows(self, num_games: int, *, learning: bool) -> tuple[np.ndarray, np.ndarray]:
+        """The pairs that learn, or those that snapshots play, by learner and then by game."""
         num_seats = len(self.seats)
         first = num_games - self.num_past(num_games)
         game, seat = np.divmod(np.arange(num_games * num_seats), num_seats)
         learns = (game < first) | (seat == game // self.group_size % num_seats)
         holder = np.asarray(self.seats)[seat]
-        chosen = [np.flatnonzero(learns & (holder == p)) for p in range(num_learners(self.seats))]
+        chosen = [
+            np.flatnonzero((learns == learning) & (holder == p)) for p in range(num_learners(self.seats))
+        ]
         return game[np.stack(chosen)], seat[np.stack(chosen)]
 
     def init(self, key: Array, env: Environment, ts: TimeStep) -> Learner:
@@ -172,31 +201,42 @@ class PastPlay(Algorithm):
 
     def act(self, env, learner, carry, ts, key, greedy=False):
         """The current learner's actions [E, A, ...], replaced by the snapshots' in their seats."""
-        num_games, num_seats = ts.reward.shape
+        num_games = ts.reward.shape[0]
         num_past = self.num_past(num_games)
         if not num_past:
             action, current, extras = self.algo.act(env, learner.current, carry.current, ts, key, greedy)
             return action, carry.replace(current=current), extras
         own_key, draw_key, past_key = jax.random.split(key, 3)
         action, current, extras = self.algo.act(env, learner.current, carry.current, ts, own_key, greedy)
-        drawn = learner.past.draw(draw_key, (num_games,)) + 1
-        place = jnp.where(carry.place == 0, drawn, carry.place)
-        first = num_games - num_past
-        last = lambda tree: jax.tree.map(lambda x: x[first:, None], tree)  # [past games, 1, ...]
+        drawn = learner.past.draw(draw_key, (num_past // self.games_per_snapshot,)) + 1
+        who = np.maximum(np.arange(num_games) - (num_games - num_past), 0) // self.games_per_snapshot
+        place = jnp.where(carry.place == 0, drawn[who], carry.place)
+        theirs, past = self._act_past(env, learner.past, carry.past, ts, place, past_key, greedy)
+        rows = self._rows(num_games, learning=False)
+        past = jax.tree.map(lambda old, new: _put(old, new, rows), carry.past, past)
+        return _put(action, theirs, rows), Carry(current, past, place), extras
 
-        def snapshot(params: Any, carry: Any, ts: TimeStep, key: Array) -> tuple[Array, Any]:
-            action, carry, _ = self.algo.act(env, params, carry, ts, key, greedy)
-            return action[0], jax.tree.map(lambda x: x[0], carry)
+    def _act_past(
+        self, env: Environment, past: Ring, memory: Any, ts: TimeStep, place: Array, key: Array, greedy: bool
+    ) -> tuple[Array, Any]:
+        """Actions and memories [P, n, 1, ...] of the rows that snapshots play; `place` [E] as in a Carry.
 
-        keys = jax.random.split(past_key, num_past)
-        params = learner.past.take(place[first:] - 1)
-        theirs, past = jax.vmap(snapshot)(params, last(carry.past), last(ts), keys)
-        past = jax.tree.map(lambda old, new: old.at[first:].set(new), carry.past, past)
-        group = np.arange(first, num_games)[:, None] // self.group_size
-        learns = np.arange(num_seats) == group % num_seats
-        learns = learns.reshape(*learns.shape, *(1,) * (action.ndim - 2))
-        action = action.at[first:].set(jnp.where(learns, action[first:], theirs))
-        return action, Carry(current, past, place), extras
+        Rows are cut into blocks that share a snapshot: those of G games, or each row alone if G is 1.
+        """
+        alone, rows = self._alone, self._rows(place.shape[0], learning=False)
+        num, num_rows = rows[0].shape
+        share = self.games_per_snapshot / self.num_past(place.shape[0])
+        block = 1 if self.games_per_snapshot == 1 else round(num_rows * share)
+        blocks = num_rows // block
+        chosen = place[rows[0][:, ::block]] - 1  # [P, blocks]
+        who = np.arange(num)[:, None]
+        params = jax.tree.map(lambda x: x[chosen, who][:, :, None], past.snapshots)
+        cut = lambda x: x.reshape(num, blocks, block, *x.shape[2:])
+        memory = jax.tree.map(lambda x: cut(_pick(x, rows, 0)), memory)
+        act = jax.vmap(jax.vmap(lambda *x: alone.act(env, *x, greedy)[:2]))
+        keys = jax.random.split(key, (num, blocks))
+        found = act(params, memory, jax.tree.map(cut, _seen(ts, rows)), keys)
+        return jax.tree.map(lambda x: x.reshape(num, num_rows, *x.shape[3:]), found)
 
     def bootstrap(self, env, learner, carry, ts):
         """As the current learner."""
@@ -213,6 +253,11 @@ class PastPlay(Algorithm):
         due = num_updates % self.push_every == 0
         past = learner.past.push(self.algo.for_acting(current), due)
         return Learner(current, past, num_updates), metrics
+
+    @property
+    def _turn(self) -> int:
+        """Games after which every seat was the learning one equally often."""
+        return len(self.seats) * self.group_size
 
     @property
     def _has_credit(self) -> bool:
@@ -255,6 +300,15 @@ def _pick(x: Array, rows: tuple[np.ndarray, np.ndarray], axis: int) -> Array:
     game, seat = rows
     picked = x[(slice(None),) * axis + (game, seat)]  # [*pre, P, n, *X]
     return jnp.expand_dims(jnp.moveaxis(picked, axis, 0), axis + 2)
+
+
+def _put(x: Array, values: Array, rows: tuple[np.ndarray, np.ndarray]) -> Array:
+    """Put `values` [P, n, 1, *X] in place of the rows of x [E, A, *X]."""
+    index, there = np.zeros(x.shape[:2], np.int32), np.zeros(x.shape[:2], bool)
+    index[rows] = np.arange(rows[0].size).reshape(rows[0].shape)
+    there[rows] = True
+    flat = values.reshape(-1, *x.shape[2:])
+    return jnp.where(there.reshape(*there.shape, *(1,) * (x.ndim - 2)), flat[index], x)
 
 
 def _pick_game(x: Array, rows: tuple[np.ndarray, np.ndarray], axis: int) -> Array:

@@ -310,7 +310,11 @@ def test_the_others_rewards_count_in_the_credit_alone(past):
     spoil = ~learns if past else np.broadcast_to([False, True], (4, 2))
     for beta, moves in ((1.0, True), (0.0, False)):
         algo = loqa(seats=(0, 0) if past else (0, 1), credit=CREDIT.replace(beta=beta), num_steps=3)
-        algo = PastPlay(algo=algo, size=2, push_every=1, current_fraction=0.0) if past else algo
+        algo = (
+            PastPlay(algo=algo, size=2, push_every=1, current_fraction=0.0, games_per_snapshot=1)
+            if past
+            else algo
+        )
         plain, spoilt = (after_one_update(algo, env, x) for x in (np.zeros((4, 2), bool), spoil))
         first = (plain, spoilt) if past else jax.tree.map(lambda x: x[0], (plain, spoilt))
         assert changed(*first) == moves

@@ -239,7 +239,9 @@ def test_games_of_a_group_meet_the_same_draws_while_actions_differ():
 
 def test_a_group_size_reaches_the_loop_through_what_is_around_the_learner():
     inside = Asking()
-    past = PastPlay(algo=ppo((0, 1), group_size=4), size=2, push_every=1, current_fraction=0.0)
+    past = PastPlay(
+        algo=ppo((0, 1), group_size=4), size=2, push_every=1, current_fraction=0.0, games_per_snapshot=1
+    )
     around = [Mixture((inside, Recorder()), (0, 1)), SkipNonFinite(inside), past]
     assert [algo.group_size for algo in around] == [3, 3, 4]
     assert Frozen(inside, ()).group_size == 1
@@ -247,7 +249,9 @@ def test_a_group_size_reaches_the_loop_through_what_is_around_the_learner():
 
 def test_in_groups_the_seat_that_learns_beside_the_past_turns_from_group_to_group():
     algo = ppo((0, 0), group_size=2)
-    rows = lambda fraction: PastPlay(algo, size=2, push_every=1, current_fraction=fraction).rows(8)
+    rows = lambda fraction: PastPlay(
+        algo, size=2, push_every=1, current_fraction=fraction, games_per_snapshot=1
+    ).rows(8)
     pairs = [list(zip(*(x[0].tolist() for x in rows(fraction)), strict=True)) for fraction in (0.0, 0.5)]
     assert pairs[0] == [(0, 0), (1, 0), (2, 1), (3, 1), (4, 0), (5, 0), (6, 1), (7, 1)]
     assert pairs[1] == [(g, s) for g in range(4) for s in (0, 1)] + pairs[0][4:]

@@ -41,8 +41,14 @@ class Marked(Algorithm):
         return learner | {"number": learner["number"] + 1}, {"seats": jnp.float32(batch.reward.shape[2])}
 
 
-def past_play(algo, fraction=0.0, size=4, push_every=2):
-    return PastPlay(algo=algo, size=size, push_every=push_every, current_fraction=fraction)
+def past_play(algo, fraction=0.0, size=4, push_every=2, games_per_snapshot=1):
+    return PastPlay(
+        algo=algo,
+        size=size,
+        push_every=push_every,
+        current_fraction=fraction,
+        games_per_snapshot=games_per_snapshot,
+    )
 
 
 def test_a_ring_holds_the_last_pushes_and_draws_only_what_is_filled():
@@ -101,6 +107,23 @@ def test_the_opponent_of_a_game_stays_for_an_episode_and_then_is_drawn_anew():
     assert (second == second[0]).all()
     assert len(set(second[0].tolist())) == 4
     assert 0 < (first[0] != second[0]).mean() < 1
+
+
+def test_games_that_share_a_snapshot_meet_the_same_one_and_draw_together():
+    algo, env = past_play(Marked(seats=(0, 1)), size=8, push_every=1, games_per_snapshot=4), dilemma(HORIZON)
+    runner = start(algo, env, jax.random.key(0), 64)
+    runner, _ = jax.jit(train)(algo, env, runner, jax.random.key(1), jnp.arange(8))
+    batch, game = rollout(algo, env, runner, jax.random.key(2), 0, 8)[1], np.arange(64)
+    opponent = np.asarray(batch.action)[:, game, 1 - game % 2].reshape(2, HORIZON, 16, 4)
+    assert (opponent == opponent[:, :1, :, :1]).all()
+    assert len(np.unique(opponent[0])) > 4
+    assert (opponent[0] != opponent[1]).any()
+    assert (np.asarray(batch.action)[:, game, game % 2] == 8).all()
+
+
+def test_games_without_a_common_end_cannot_share_a_snapshot():
+    with pytest.raises(ValueError, match=r"past.games_per_snapshot=2: must be 1 unless all games end"):
+        past_play(Marked(seats=(0, 0)), games_per_snapshot=2).check(commons(num_seats=2, horizon=0))
 
 
 @pytest.mark.parametrize(
@@ -227,6 +250,9 @@ def test_a_run_against_its_past_is_loaded_as_the_policy_that_it_learnt(tmp_path)
         ),
         (["algo=tit_for_tat"], "past: Scripted does not learn"),
         (["seats=[0,tit_for_tat]"], "past: needs at least two learning seats"),
+        (["algo=lola"], "past: LOLA cannot learn from single seats; set past=null"),
+        (["past.games_per_snapshot=0"], "past.games_per_snapshot=0: must be at least 1"),
+        (["past.games_per_snapshot=3"], "past.games_per_snapshot=3: must be 1 or a multiple of 2"),
         (["network=gru", "num_envs=4"], "algo.num_minibatches=4: must divide num_envs = 2"),
     ],
 )
