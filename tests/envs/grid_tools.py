@@ -50,6 +50,13 @@ def step(env, state, *action, key=0):
     return _step(env, jax.random.key(key), state, jnp.array(action))
 
 
+@functools.partial(jax.jit, static_argnames="num")
+def idle_steps(env, state, num):
+    """The states after `num` separate draws of one step in which nobody acts, leaves [num, ...]."""
+    idle = jnp.zeros(env.num_agents, jnp.int32)
+    return jax.vmap(lambda key: env.step(key, state, idle)[0])(jax.random.split(KEY, num))
+
+
 def where(env, state):
     """(row, column) of every seat, None for who is away."""
     rows, columns = env.board.row_column

@@ -1,6 +1,5 @@
 """Clean Up: growth, dirt, cleaning and zapping by hand; chances and invariants in random play."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,7 +7,7 @@ import pytest
 from envs.board import EAST, NORTH, SOUTH, WEST, load_board
 from envs.clean_up import CLEAN
 from envs.grid import FORWARD, NOOP, ZAP
-from tests.envs.grid_tools import KEY, crowded, on_map, preset, put, random_play, step, where
+from tests.envs.grid_tools import KEY, crowded, idle_steps, on_map, preset, put, random_play, step, where
 
 ROOM = ["WWWWWWW", "WDdDdDW", "WdDdDdW", "W.....W", "WPPPPPW", "W.AAA.W", "WWWWWWW"]
 QUIET = {"dirt_prob": 0.0, "apple_prob": 0.0}
@@ -44,21 +43,15 @@ def test_maps_have_the_counts_of_their_sources(name, shape, counts):
     assert {letter: board.count(letter) for letter in counts} == counts
 
 
-def many_steps(env, state, num=1000):
-    keys = jax.random.split(KEY, num)
-    idle = jnp.zeros(env.num_agents, jnp.int32)
-    return jax.jit(jax.vmap(lambda key: env.step(key, state, idle)[0]))(keys)
-
-
 @pytest.mark.parametrize(("share", "prob"), [(0.0, 0.05), (0.2, 0.025), (0.4, 0.0), (0.7, 0.0)])
 def test_apples_grow_by_the_share_of_dirt(share, prob):
-    env, num = preset("clean_up"), 1000
+    env, num = preset("clean_up"), 4000
     num_dirty = round(share * 147)
     state = env.reset(KEY)[0]
     state = state.replace(dirt=jnp.arange(147) < num_dirty)
     exact = 0.05 * min(1, max(0, (0.4 - num_dirty / 147) / 0.4))
     assert abs(exact - prob) <= 0.05 / 0.4 / 147  # one cell more or less
-    grown = int(many_steps(env, state, num).apples.sum())
+    grown = int(idle_steps(env, state, num).apples.sum())
     assert abs(grown - exact * 122 * num) <= 5 * np.sqrt(exact * 122 * num)
 
 
@@ -66,15 +59,15 @@ def test_dirt_appears_from_frame_51_on_one_clean_cell_in_half_of_the_steps():
     env, num = preset("clean_up"), 4000
     state = env.reset(KEY)[0]
     assert int(state.dirt.sum()) == 79
-    assert (many_steps(env, state.replace(time=jnp.int32(49)), num).dirt == state.dirt).all()
-    after = many_steps(env, state.replace(time=jnp.int32(50)), num).dirt
+    assert (idle_steps(env, state.replace(time=jnp.int32(49)), num).dirt == state.dirt).all()
+    after = idle_steps(env, state.replace(time=jnp.int32(50)), num).dirt
     new = np.asarray(after & ~state.dirt)
     assert not np.asarray(state.dirt & ~after).any()
     assert set(new.sum(1)) == {0, 1}
     assert abs(new.sum() - num / 2) < 5 * np.sqrt(num / 4)
     counts = new.sum(0)[~np.asarray(state.dirt)]
     assert np.abs(counts - num / 2 / 68).max() < 5 * np.sqrt(num / 2 / 68)
-    full = many_steps(env, state.replace(time=jnp.int32(50), dirt=jnp.ones(147, bool)), 50).dirt
+    full = idle_steps(env, state.replace(time=jnp.int32(50), dirt=jnp.ones(147, bool)), num).dirt
     assert full.all()
 
 
@@ -82,9 +75,9 @@ def test_ssd_soils_in_every_step_until_the_limit():
     env = preset("clean_up_ssd")
     state = env.reset(KEY)[0]
     below = state.replace(dirt=jnp.arange(119) < 47)  # 0.395
-    assert set(many_steps(env, below, 200).dirt.sum(1).tolist()) == {48}
+    assert set(idle_steps(env, below, 200).dirt.sum(1).tolist()) == {48}
     above = state.replace(dirt=jnp.arange(119) < 48)  # 0.403
-    assert set(many_steps(env, above, 200).dirt.sum(1).tolist()) == {48}
+    assert set(idle_steps(env, above, 200).dirt.sum(1).tolist()) == {48}
 
 
 def test_each_ray_cleans_the_first_dirty_cell(room):

@@ -7,7 +7,7 @@ import pytest
 
 from envs.board import EAST, NORTH, SOUTH, WEST
 from envs.grid import FORWARD, NOOP, ZAP
-from tests.envs.grid_tools import KEY, crowded, on_map, preset, put, random_play, step, where
+from tests.envs.grid_tools import KEY, crowded, idle_steps, on_map, preset, put, random_play, step, where
 
 ROOM = ["WWWWWWW", "W.AA..W", "W..A..W", "W.....W", "W.....W", "WPPPPPW", "WWWWWWW"]
 
@@ -66,8 +66,7 @@ def test_apples_grow_by_how_many_are_near(name):
     env, num = preset(name), 4000
     apples = jnp.asarray(np.random.default_rng(0).random(64) < 0.2)
     state = env.reset(KEY)[0].replace(apples=apples)
-    keys = jax.random.split(KEY, num)
-    grown = jax.jit(jax.vmap(lambda key: env.step(key, state, jnp.zeros(7, jnp.int32))[0].apples))(keys)
+    grown = idle_steps(env, state, num).apples
     near = np.unpackbits(env.board.near_masks("A", 4).view(np.uint8), axis=1, bitorder="little")[
         :, :64
     ] @ np.asarray(apples)
@@ -82,9 +81,7 @@ def test_apples_grow_by_how_many_are_near(name):
 def test_a_dead_patch_stays_dead():
     env = preset("commons_harvest")
     state = env.reset(KEY)[0].replace(apples=jnp.zeros(64, bool))
-    keys = jax.random.split(KEY, 2000)
-    forward = lambda state, key: (env.step(key, state, jnp.zeros(7, jnp.int32))[0], None)
-    assert not jax.jit(lambda s: jax.lax.scan(forward, s, keys)[0])(state).apples.any()
+    assert not idle_steps(env, state, 4000).apples.any()
 
 
 def test_two_can_zap_each_other_and_are_back_after_their_time(room):
