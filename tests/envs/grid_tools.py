@@ -79,8 +79,15 @@ def random_play(env, key, *, num_games, steps, facts):
     return jax.lax.scan(step, state, jax.random.split(key, steps))[1]
 
 
-def crowded(env, state):
-    """[] int32, pairs of seats that stand in one cell."""
+def broken_rules(env, state, ts):
+    """Counts that must be 0 in every zapping game that pays 1 an apple; for `random_play`."""
     cell = state.avatars.cell
+    walls = jnp.append(jnp.asarray(env.board.letters == "W"), False)
     same = (cell[:, None] == cell) & (cell < env.board.nowhere)
-    return (same.sum() - (cell < env.board.nowhere).sum()) // 2
+    return {
+        "crowded": (same.sum() - (cell < env.board.nowhere).sum()) // 2,
+        "in_walls": walls[cell].sum(),
+        "away": ((cell == env.board.nowhere) != (state.zaps.away > 0)).sum(),
+        "ate": ts.events["ate"].sum() - ts.reward.sum(),
+        "zaps": ts.events["zapped"].sum() - ts.events["was_zapped"].sum(),
+    }
