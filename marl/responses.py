@@ -32,8 +32,9 @@ def action_probability(
 ) -> dict[str, dict]:
     """How often each run's policies choose `action` in each of some observations.
 
-    The action is sampled as in training; a policy with memory sees the observation at the start of
-    an episode. A seed's value is the mean over its learning seats.
+    The action is sampled as in training, but without the random actions of a field `epsilon`; a policy
+    with memory sees the observation at the start of an episode. A seed's value is the mean over its
+    learning seats.
 
     Args:
         folders: {run: its folder}.
@@ -70,6 +71,7 @@ def _summary(
         """[O] for one seed."""
         ts = jax.vmap(env.reset)(jax.random.split(key, num_samples))[1]
         algo, learner = learning_member(algo, learner)
+        algo = algo.replace(epsilon=0.0) if hasattr(algo, "epsilon") else algo
         ts = ts.take(range(len(algo.seats)), axis=1)
 
         def chosen(vector: Array, key: Array) -> Array:
