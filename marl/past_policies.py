@@ -10,7 +10,6 @@ Axes: N snapshots, T steps, E games, A seats, P learners, n rows: pairs of a gam
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -22,6 +21,7 @@ from jax import Array
 from marl.algorithm import Algorithm, Batch
 from marl.environment import Environment, TimeStep
 from marl.population import Seats, num_learners
+from marl.rows import learnt_from, pick, put, seen
 
 
 class Ring(struct.PyTreeNode):
@@ -184,7 +184,7 @@ class PastPlay(Algorithm):
         if self.num_past(ts.reward.shape[0]):
             alone, rows = self._alone, self.rows(ts.reward.shape[0])
             keys = jax.random.split(key, num_learners(self.seats))
-            current = jax.vmap(lambda key, ts: alone.init(key, env, ts))(keys, _seen(ts, rows))
+            current = jax.vmap(lambda key, ts: alone.init(key, env, ts))(keys, seen(ts, rows))
             current = jax.tree.map(lambda x: x[:, 0], current)
         else:
             current = self.algo.init(key, env, ts)
@@ -213,8 +213,8 @@ class PastPlay(Algorithm):
         place = jnp.where(carry.place == 0, drawn[who], carry.place)
         theirs, past = self._act_past(env, learner.past, carry.past, ts, place, past_key, greedy)
         rows = self._rows(num_games, learning=False)
-        past = jax.tree.map(lambda old, new: _put(old, new, rows), carry.past, past)
-        return _put(action, theirs, rows), Carry(current, past, place), extras
+        past = jax.tree.map(lambda old, new: put(old, new, rows), carry.past, past)
+        return put(action, theirs, rows), Carry(current, past, place), extras
 
     def _act_past(
         self, env: Environment, past: Ring, memory: Any, ts: TimeStep, place: Array, key: Array, greedy: bool
@@ -232,10 +232,10 @@ class PastPlay(Algorithm):
         who = np.arange(num)[:, None]
         params = jax.tree.map(lambda x: x[chosen, who][:, :, None], past.snapshots)
         cut = lambda x: x.reshape(num, blocks, block, *x.shape[2:])
-        memory = jax.tree.map(lambda x: cut(_pick(x, rows, 0)), memory)
+        memory = jax.tree.map(lambda x: cut(pick(x, rows, 0)), memory)
         act = jax.vmap(jax.vmap(lambda *x: alone.act(env, *x, greedy)[:2]))
         keys = jax.random.split(key, (num, blocks))
-        found = act(params, memory, jax.tree.map(cut, _seen(ts, rows)), keys)
+        found = act(params, memory, jax.tree.map(cut, seen(ts, rows)), keys)
         return jax.tree.map(lambda x: x.reshape(num, num_rows, *x.shape[3:]), found)
 
     def bootstrap(self, env, learner, carry, ts):
@@ -280,7 +280,7 @@ class PastPlay(Algorithm):
         keys = jax.random.split(key, num_learners(self.seats))
         current = jax.tree.map(lambda x: x[:, None], current)  # [P, 1, ...]
         learn = lambda learner, batch, key: alone.update(env, learner, batch, key)
-        current, metrics = jax.vmap(learn)(current, _learnt_from(batch, rows), keys)
+        current, metrics = jax.vmap(learn)(current, learnt_from(batch, rows), keys)
         return jax.tree.map(lambda x: x[:, 0], current), {k: v.mean(0) for k, v in metrics.items()}
 
 
@@ -293,51 +293,3 @@ def without_past(algo: Any, learner: Any) -> tuple[Any, Any]:
         first, own = without_past(algo.members[0], learner[0])
         return algo.replace(members=(first, *algo.members[1:])), (own, *learner[1:])
     return (algo.algo, learner.current) if isinstance(algo, PastPlay) else (algo, learner)
-
-
-def _pick(x: Array, rows: tuple[np.ndarray, np.ndarray], axis: int) -> Array:
-    """[*pre, E, A, *X] -> [P, *pre, n, 1, *X]; `axis` is where E stands."""
-    game, seat = rows
-    picked = x[(slice(None),) * axis + (game, seat)]  # [*pre, P, n, *X]
-    return jnp.expand_dims(jnp.moveaxis(picked, axis, 0), axis + 2)
-
-
-def _put(x: Array, values: Array, rows: tuple[np.ndarray, np.ndarray]) -> Array:
-    """Put `values` [P, n, 1, *X] in place of the rows of x [E, A, *X]."""
-    index, there = np.zeros(x.shape[:2], np.int32), np.zeros(x.shape[:2], bool)
-    index[rows] = np.arange(rows[0].size).reshape(rows[0].shape)
-    there[rows] = True
-    flat = values.reshape(-1, *x.shape[2:])
-    return jnp.where(there.reshape(*there.shape, *(1,) * (x.ndim - 2)), flat[index], x)
-
-
-def _pick_game(x: Array, rows: tuple[np.ndarray, np.ndarray], axis: int) -> Array:
-    """[*pre, E, *X] -> [P, *pre, n, *X]."""
-    return jnp.moveaxis(x[(slice(None),) * axis + (rows[0],)], axis, 0)
-
-
-def _seen(ts: TimeStep, rows: tuple[np.ndarray, np.ndarray]) -> TimeStep:
-    """A TimeStep [E, ...] as each learner's rows see it, [P, n, ...] with one seat."""
-    pick = lambda tree: jax.tree.map(lambda x: _pick(x, rows, 0), tree)
-    return TimeStep(
-        obs=pick(ts.obs),
-        reward=pick(ts.reward),
-        terminated=_pick_game(ts.terminated, rows, 0),
-        truncated=_pick_game(ts.truncated, rows, 0),
-        action_mask=pick(ts.action_mask),
-        events=pick(ts.events),
-    )
-
-
-def _learnt_from(batch: Batch, rows: tuple[np.ndarray, np.ndarray]) -> Batch:
-    """Each learner's rows as a batch of games of one seat, leaves [P, T, n, 1, ...]."""
-    per_game, at_once = ("terminated", "done"), ("carry", "last_carry")
-    found = {"last": _seen(batch.last, rows)}
-    for field in dataclasses.fields(batch):
-        if field.name == "last":
-            continue
-        pick = _pick_game if field.name in per_game else _pick
-        axis = 0 if field.name in at_once else 1
-        values = getattr(batch, field.name)
-        found[field.name] = jax.tree.map(lambda x, pick=pick, axis=axis: pick(x, rows, axis), values)
-    return Batch(**found)

@@ -14,7 +14,8 @@ usage: python scripts/figure.py PAPER/FIGURE [scale=smoke|paper] [out=FOLDER] [K
 
   Runs what configs/experiment/PAPER/FIGURE.yaml describes and writes a PNG, a CSV and claims.json
   to out (default figures/PAPER/FIGURE-SCALE). scale=paper is the published setting, scale=smoke
-  (the default) a reduced one for a small machine, with claims of its own. A folder that holds
+  (the default) a reduced one for a small machine, with claims of its own. Some figures have
+  further scales: duque2025/coin_game scale=cpu. A folder that holds
   part of the work is completed. Further KEY=VALUE are overrides as for train.py.
 
 Exit codes: 0 all claims met, 1 a claim is not met, 2 bad input, 5 a run diverged, 75 and 130 stopped and

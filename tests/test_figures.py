@@ -7,15 +7,12 @@ from marl.experiment import run_experiment
 
 # What is known of each stands in docs/reproductions.md.
 NOT_MET = {"duque2025/negotiation", "piche2025/split", "piche2025/trust_and_split"}
-TOO_LONG = {"duque2025/coin_game"}  # and one of its claims is not met on the seed that was tried
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", groups()["experiment"])
 def test_the_claims_of_the_smoke_scale_are_met(name, tmp_path, request):
-    if name in TOO_LONG:
-        pytest.xfail("five seeds take about twenty minutes on two cores")
     if name in NOT_MET:
         request.applymarker(pytest.mark.xfail(strict=True, reason="one or more claims are not met yet"))
     outcome = run_experiment(name, [], "smoke", tmp_path)
