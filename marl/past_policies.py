@@ -84,7 +84,7 @@ class PastPlay(Algorithm):
     learner's critic. The number of games against the past is rounded down to a multiple of A. Where
     games share draws in groups, the same holds for groups of games. With `games_per_snapshot` G > 1,
     G neighbouring games share a snapshot, so that one product serves them all: on a CPU small products
-    with different weights cost several times as much. Such games must begin together.
+    with different weights cost more. Such games must begin together.
     """
 
     algo: Algorithm  # learns, in at least two seats
