@@ -11,7 +11,7 @@ from jax import Array
 
 
 def mean_over(function: Callable[[Array], Any], pieces: Array) -> Any:
-    """Mean of function(piece) over the leading axis of `pieces`, one piece in memory at a time."""
+    """Mean of function(piece) over the leading axis of `pieces` [N, ...], one piece in memory at a time."""
     if len(pieces) == 1:
         return function(pieces[0])
     shapes = jax.eval_shape(function, pieces[0])
