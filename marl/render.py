@@ -92,7 +92,6 @@ SHAPES = {
     "ring": lambda x, y: (np.hypot(x, y) >= 0.3) & (np.hypot(x, y) < 0.6),
     "square": lambda x, y: np.maximum(abs(x), abs(y)) < 0.9,
     "wall": lambda x, y: np.full(x.shape, True),
-    "floor": lambda x, y: np.full(x.shape, True),
     "water": lambda x, y: abs((y + 0.12 * np.sin(6 * x) + 1) % 0.66 - 0.33) < 0.24,
     "dirt": lambda x, y: (
         (np.hypot(x + 0.4, y + 0.3) < 0.4)
@@ -100,14 +99,6 @@ SHAPES = {
         | (np.hypot(x + 0.2, y - 0.5) < 0.35)
     ),
     "apple": lambda x, y: np.hypot(x, y - 0.15) < 0.6,
-    "berry": lambda x, y: (
-        (np.hypot(x + 0.32, y - 0.2) < 0.36)
-        | (np.hypot(x - 0.32, y - 0.2) < 0.36)
-        | (np.hypot(x, y + 0.32) < 0.36)
-    ),
-    "bud": lambda x, y: np.hypot(x, y) < 0.3,
-    "token": lambda x, y: abs(x) + abs(y) < 0.6,
-    "beam": lambda x, y: np.maximum(abs(x), abs(y)) < 0.45,
 }
 KINDS_OF_AVATARS = ("avatar_n", "avatar_e", "avatar_s", "avatar_w")
 
