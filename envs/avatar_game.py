@@ -46,6 +46,10 @@ class AvatarGame(Environment):
     ITEMS = 1  # codes of the first layer
     STATUS = 1  # codes of the last layer
     COLOURS = {}  # item code: kind of sprite and its colour
+    # facts for scripted players, see `algos.foragers`
+    FOOD = ()  # item codes that are eaten by entering their cell
+    BLOCKS = ()  # item codes that nobody enters
+    CHORE = ()  # or (item codes that want it, those that end its beam, action, cells, place in obs["vector"])
 
     all_legal = True
 

@@ -28,6 +28,7 @@ from envs.grid import (
     ZAP,
     Avatars,
     at_site,
+    counted,
     draw,
     goals,
     happens,
@@ -81,6 +82,9 @@ class CleanUp(ZapGame):
     ORDER = "DdAP"
     NUM_ACTIONS = 9
     ITEMS = 5
+    FOOD = (APPLE,)
+    BLOCKS = (WALL,)
+    CHORE = ((DIRT,), (), CLEAN, 3, 1)
     STATUS = 3  # 1: zapped in the last step, 2: cleaned
     COLOURS = {
         WALL: ("wall", (96, 92, 88)),
@@ -128,7 +132,7 @@ class CleanUp(ZapGame):
         cleaned = reached.sum((1, 2))
         num_hits = self.zap_events(zaps)["was_zapped"]
         avatars, zaps = self.send_away(places, avatars, zaps, (num_hits > 0) & (self.removal > 0))
-        wait = jnp.where(cleans, self.clean_cooldown + 1, jnp.maximum(state.clean_cooldown - 1, 0))
+        wait = counted(state.clean_cooldown, cleans, self.clean_cooldown + 1)
         state = State(avatars, zaps, wait, dirt, apples, state.time + 1)
         reward = self.apple_reward * ate - self.zap_cost * fires - self.zap_penalty * num_hits
         status = jnp.where(cleans, 2, fires.astype(jnp.int32))

@@ -54,6 +54,8 @@ class CommonsHarvest(ZapGame):
 
     ORDER = "APQ"
     ITEMS = 3
+    FOOD = (APPLE,)
+    BLOCKS = (WALL,)
     STATUS = 2  # 1: fired in the last step
     COLOURS = {WALL: ("wall", (96, 92, 88)), APPLE: ("apple", (46, 139, 87))}
 

@@ -198,6 +198,11 @@ def count_near(near: np.ndarray, there: Array) -> Array:
     return sum(count).astype(jnp.int32)
 
 
+def counted(left: Array, begins: Array, steps: int) -> Array:
+    """[...] int32 steps that are left: `steps` where something `begins`, else one less than before."""
+    return jnp.where(begins, steps, jnp.maximum(left - 1, 0))
+
+
 def occupied(cell: Array, sites: slice) -> Array:
     """[N] bool, sites on which one of `cell` [A] stands."""
     return (cell[:, None] == np.arange(sites.start, sites.stop)).any(0)

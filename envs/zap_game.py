@@ -18,7 +18,7 @@ from jax import Array
 
 from envs.avatar_game import AvatarGame
 from envs.board import Board
-from envs.grid import ZAP, Avatars, hits, rays, seats_of
+from envs.grid import ZAP, Avatars, counted, hits, rays, seats_of
 
 
 class Zaps(struct.PyTreeNode):
@@ -67,7 +67,7 @@ class ZapGame(AvatarGame):
         fires = ready & (action == ZAP)
         reach = hits(self.board, rays(self.beam, avatars), avatars)
         return fires, zaps.replace(
-            cooldown=jnp.where(fires, self.cooldown + 1, jnp.maximum(zaps.cooldown - 1, 0)),
+            cooldown=counted(zaps.cooldown, fires, self.cooldown + 1),
             could_zap=jnp.where(ready, reach, 0),
             zapped=jnp.where(fires, reach, 0),
         )
@@ -75,7 +75,7 @@ class ZapGame(AvatarGame):
     def send_away(self, bits: Array, avatars: Avatars, zaps: Zaps, who: Array) -> tuple[Avatars, Zaps]:
         """`who` [A] is removed, and those whose time is over appear; bits [2, A] uint32."""
         back = zaps.away == 1
-        away = jnp.where(who, self.removal, jnp.maximum(zaps.away - 1, 0))
+        away = counted(zaps.away, who, self.removal)
         gone = avatars.replace(cell=jnp.where(who, self.board.nowhere, avatars.cell))
         return self.appear(bits, gone, back), zaps.replace(away=away)
 

@@ -9,12 +9,14 @@ variable when the first computation starts, so import `marl`, `envs` or `algos` 
 
 import os
 
+WIDE = "4"  # NPROC on small machines
+
 
 def _widen_thread_pool() -> None:
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     if cores < 4:
-        os.environ.setdefault("NPROC", "4")
+        os.environ.setdefault("NPROC", WIDE)
 
 
 _widen_thread_pool()

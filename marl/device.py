@@ -14,6 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from marl import WIDE
+
 
 class DeviceError(RuntimeError):
     """The device that was asked for is not there."""
@@ -23,8 +25,11 @@ class MemoryNeededError(RuntimeError):
     """A program needs more memory than the device has."""
 
 
-def start_device(device: str, backend: str = "jax") -> None:
+def start_device(device: str, backend: str = "jax", num_cpu_devices: int = 1) -> None:
     """Make jax use `device`: auto (a GPU if there is one), cpu or gpu.
+
+    With several CPU devices each is one thread; they then share a pool of as many threads, unless the
+    environment variable NPROC says otherwise.
 
     With the backend torch, jax takes a GPU's memory as it needs it, unless the environment
     variables XLA_PYTHON_CLIENT_PREALLOCATE or XLA_CLIENT_MEM_FRACTION say otherwise.
@@ -35,6 +40,12 @@ def start_device(device: str, backend: str = "jax") -> None:
     """
     if backend == "torch" and "XLA_CLIENT_MEM_FRACTION" not in os.environ:
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    if num_cpu_devices > 1:
+        import jax
+
+        jax.config.update("jax_num_cpu_devices", num_cpu_devices)
+        if os.environ.get("NPROC") == WIDE:
+            os.environ["NPROC"] = str(num_cpu_devices)
     if os.environ.get("XLA_FLAGS"):
         _try_flags(os.environ["XLA_FLAGS"])
     if device == "cpu":
