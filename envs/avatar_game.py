@@ -1,7 +1,8 @@
 """Grid games of avatars that look somewhere, move, turn and fire beams: fields and parts they share.
 
 **Source**: as `envs.grid`. An episode lasts `horizon` steps, or, with `end_prob` above 0, ends from then on
-with that probability every `end_every` steps, at the latest after `max_steps`. Axes: A seats, C cells.
+with that probability every `end_every` steps, at the latest after `max_steps`. A beam with a cooldown of c
+steps that is fired at step t can be fired again at t + c + 1. Axes: A seats, C cells.
 """
 
 from __future__ import annotations
@@ -128,6 +129,19 @@ class AvatarGame(Environment):
         cut = time >= self.max_steps
         return due & (uniform(bits) < self.end_prob) & ~cut, cut
 
+    def beam_of(self, length: int, radius: int) -> np.ndarray:
+        """The table of a beam."""
+        return _beam(self.board, length, radius)
+
+    def waits(self, cooldown: Array, fires: Array, steps: int) -> Array:
+        """[A] steps until a beam can be fired again, 0 or 1: at the next; `fires` [A], who just did."""
+        return jnp.where(fires, steps + 1, jnp.maximum(cooldown - 1, 0))
+
+    def readiness(self, avatars: Avatars, cooldown: Array, steps: int) -> Array:
+        """[A, 1] how far a beam with a cooldown of `steps` is ready, 0 to 1; 0 for who is away."""
+        ready = jnp.clip(1 - (cooldown - 1) / max(steps, 1), 0, 1)
+        return jnp.where(avatars.present(self.board), ready, 0)[:, None]
+
     def observe(
         self,
         item: Array,
@@ -173,3 +187,8 @@ class AvatarGame(Environment):
 @functools.lru_cache
 def _window(board: Board, ahead: int, behind: int, side: int) -> np.ndarray:
     return board.window(ahead, behind, side)
+
+
+@functools.lru_cache
+def _beam(board: Board, length: int, radius: int) -> np.ndarray:
+    return board.beam(length, radius)

@@ -128,7 +128,7 @@ class CleanUp(ZapGame):
         cleaned = reached.sum((1, 2))
         num_hits = self.zap_events(zaps)["was_zapped"]
         avatars, zaps = self.send_away(places, avatars, zaps, (num_hits > 0) & (self.removal > 0))
-        wait = jnp.where(cleans, self.clean_cooldown + 1, jnp.maximum(state.clean_cooldown - 1, 0))
+        wait = self.waits(state.clean_cooldown, cleans, self.clean_cooldown)
         state = State(avatars, zaps, wait, dirt, apples, state.time + 1)
         reward = self.apple_reward * ate - self.zap_cost * fires - self.zap_penalty * num_hits
         status = jnp.where(cleans, 2, fires.astype(jnp.int32))
