@@ -8,6 +8,7 @@ steps that is fired at step t can be fired again at t + c + 1. Axes: A seats, C 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from typing import Any
 
 import jax.numpy as jnp
@@ -167,9 +168,24 @@ class AvatarGame(Environment):
         """[C] uint8 item code of each cell."""
         raise NotImplementedError("a game says what lies where")
 
+    def fired(self, state: Any) -> Iterable[tuple[Array, np.ndarray]]:
+        """For each kind of beam, who fired it in the last step [A] bool, and its table; for pictures."""
+        return ()
+
     def picture(self, state: Any) -> np.ndarray:
-        """The board with sprites; seats are arrows of their colours."""
+        """The board with sprites; seats have eyes, and their last beams shade the ground in their colours.
+
+        A beam is shown as far as walls let it go, also behind what it hit; that of who was removed is not.
+        """
         rows, columns = self.board.row_column
+        poses = np.asarray(state.avatars.cell) * 4 + np.asarray(state.avatars.facing)
+        tints = [
+            (rows[cell], columns[cell], PALETTE[seat % len(PALETTE)])
+            for fires, table in self.fired(state)
+            for seat in np.flatnonzero(np.asarray(fires))
+            for cell in table[poses[seat]].ravel()
+            if cell < self.board.nowhere
+        ]
         things = [
             Thing(row, column, colour, kind)
             for row, column, code in zip(rows, columns, np.asarray(self.items(state)), strict=True)
@@ -181,7 +197,7 @@ class AvatarGame(Environment):
             if cell < self.board.nowhere:
                 colour = PALETTE[seat % len(PALETTE)]
                 things.append(Thing(rows[cell], columns[cell], colour, f"avatar_{'nesw'[facing]}"))
-        return board(*self.board.shape, things)
+        return board(*self.board.shape, things, tints)
 
 
 @functools.lru_cache

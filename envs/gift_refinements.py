@@ -19,6 +19,7 @@ gift of `gift` reaches only who looks the same way as the giver, which is not co
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax.numpy as jnp
@@ -81,7 +82,7 @@ class GiftRefinements(AvatarGame):
     NUM_ACTIONS = 9
     ITEMS = 3
     STATUS = 3  # 1: gifted in the last step, 2: consumed
-    COLOURS = {WALL: ("wall", (96, 92, 88)), TOKEN: ("token", (230, 159, 0))}
+    COLOURS = {WALL: ("wall", (96, 92, 88)), TOKEN: ("token", (0, 150, 136))}
 
     def check(self) -> None:
         """Raise ValueError for a map or numbers that do not fit."""
@@ -144,6 +145,10 @@ class GiftRefinements(AvatarGame):
         got = jnp.where(seats_of(target)[..., None], refined[:, None], 0).sum(0)
         after = (held - given).at[:, 1:].add(got)
         return jnp.minimum(after, self.capacity)
+
+    def fired(self, state: State) -> Iterable[tuple[Array, np.ndarray]]:
+        """The beams of the last step, also those that hit nobody."""
+        return [(state.cooldown == self.cooldown + 1, self.beam_of(self.beam_length, 0))]
 
     def items(self, state: State) -> Array:
         """[C] uint8 floor, wall or token."""

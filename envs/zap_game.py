@@ -7,6 +7,7 @@ Axes: A seats.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -72,6 +73,10 @@ class ZapGame(AvatarGame):
         away = jnp.where(who, self.removal, jnp.maximum(zaps.away - 1, 0))
         gone = avatars.replace(cell=jnp.where(who, self.board.nowhere, avatars.cell))
         return self.appear(bits, gone, back), zaps.replace(away=away)
+
+    def fired(self, state: Any) -> Iterable[tuple[Array, np.ndarray]]:
+        """The zaps of the last step."""
+        return [(state.zaps.cooldown == self.cooldown + 1, self.beam)]
 
     def zap_events(self, zaps: Zaps) -> dict[str, Array]:
         """The events of zapping, each [A]."""

@@ -183,6 +183,21 @@ def test_consuming_pays_for_all_tokens_and_keeps_what_arrives(room):
     assert ts.obs["grid"][0, 9 - 2, 5].tolist() == [0, 2, 3, 2]  # the other, who looks at seat 0
 
 
+def test_pictures_show_the_beams_of_the_last_step(room):
+    env = room()
+    state = start(env, [(2, 1, EAST), *FACING[1:]], held=held((5, 0, 0)))
+    plain = env.picture(state)
+    state, _ = step(env, state, GIFT, NOOP, NOOP, NOOP)
+    shown = env.picture(state)
+    changed = (shown != plain).any(-1)
+    cell = (plain.shape[0] - 1) // 6
+    rows, columns = np.nonzero(changed)
+    assert set((rows // cell).tolist()) == {2}
+    assert set((columns // cell).tolist()) == {2, 3, 4, 5, 6}
+    state, _ = step(env, state, GIFT, NOOP, NOOP, NOOP)
+    np.testing.assert_array_equal(env.picture(state), plain)
+
+
 def test_permuting_seats_permutes_outcomes(room):
     env, turn = room(), np.array([2, 0, 3, 1])
     action, rich = (
