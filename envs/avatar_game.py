@@ -1,12 +1,14 @@
 """Grid games of avatars that look somewhere, move, turn and fire beams: fields and parts they share.
 
 **Source**: as `envs.grid`. An episode lasts `horizon` steps, or, with `end_prob` above 0, ends from then on
-with that probability every `end_every` steps, at the latest after `max_steps`. Axes: A seats, C cells.
+with that probability every `end_every` steps, at the latest after `max_steps`. A beam with a cooldown of c
+steps that is fired at step t can be fired again at t + c + 1. Axes: A seats, C cells.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from typing import Any
 
 import jax.numpy as jnp
@@ -132,6 +134,15 @@ class AvatarGame(Environment):
         cut = time >= self.max_steps
         return due & (uniform(bits) < self.end_prob) & ~cut, cut
 
+    def beam_of(self, length: int, radius: int) -> np.ndarray:
+        """The table of a beam."""
+        return _beam(self.board, length, radius)
+
+    def readiness(self, avatars: Avatars, cooldown: Array, steps: int) -> Array:
+        """[A, 1] how far a beam with a cooldown of `steps` is ready, 0 to 1; 0 for who is away."""
+        ready = jnp.clip(1 - (cooldown - 1) / max(steps, 1), 0, 1)
+        return jnp.where(avatars.present(self.board), ready, 0)[:, None]
+
     def observe(
         self,
         item: Array,
@@ -157,9 +168,24 @@ class AvatarGame(Environment):
         """[C] uint8 item code of each cell."""
         raise NotImplementedError("a game says what lies where")
 
+    def fired(self, state: Any) -> Iterable[tuple[Array, np.ndarray]]:
+        """For each kind of beam, who fired it in the last step [A] bool, and its table; for pictures."""
+        return ()
+
     def picture(self, state: Any) -> np.ndarray:
-        """The board with sprites; seats are arrows of their colours."""
+        """The board with sprites; seats have eyes, and their last beams shade the ground in their colours.
+
+        A beam is shown as far as walls let it go, also behind what it hit; that of who was removed is not.
+        """
         rows, columns = self.board.row_column
+        poses = np.asarray(state.avatars.cell) * 4 + np.asarray(state.avatars.facing)
+        tints = [
+            (rows[cell], columns[cell], PALETTE[seat % len(PALETTE)])
+            for fires, table in self.fired(state)
+            for seat in np.flatnonzero(np.asarray(fires))
+            for cell in table[poses[seat]].ravel()
+            if cell < self.board.nowhere
+        ]
         things = [
             Thing(row, column, colour, kind)
             for row, column, code in zip(rows, columns, np.asarray(self.items(state)), strict=True)
@@ -171,9 +197,14 @@ class AvatarGame(Environment):
             if cell < self.board.nowhere:
                 colour = PALETTE[seat % len(PALETTE)]
                 things.append(Thing(rows[cell], columns[cell], colour, f"avatar_{'nesw'[facing]}"))
-        return board(*self.board.shape, things)
+        return board(*self.board.shape, things, tints)
 
 
 @functools.lru_cache
 def _window(board: Board, ahead: int, behind: int, side: int) -> np.ndarray:
     return board.window(ahead, behind, side)
+
+
+@functools.lru_cache
+def _beam(board: Board, length: int, radius: int) -> np.ndarray:
+    return board.beam(length, radius)

@@ -17,6 +17,7 @@ one event with probability 1 - (1 - p)^n here. Axes: A seats, D river cells, N o
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax.numpy as jnp
@@ -155,6 +156,11 @@ class CleanUp(ZapGame):
         due = (state.time >= self.dirt_delay) & (state.dirt.mean() < self.dirt_limit)
         place = nth_true(~state.dirt, bits[0])
         return (np.arange(state.dirt.shape[0]) == place) & due & happens(bits[1], prob)
+
+    def fired(self, state: State) -> Iterable[tuple[Array, np.ndarray]]:
+        """The zaps and cleaning beams of the last step."""
+        cleaning = self.beam_of(self.clean_length, self.clean_radius)
+        return [*super().fired(state), (state.clean_cooldown == self.clean_cooldown + 1, cleaning)]
 
     def items(self, state: State) -> Array:
         """[C] uint8 floor, wall, apple, water or dirt."""

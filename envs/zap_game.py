@@ -7,7 +7,7 @@ Axes: A seats.
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -17,7 +17,6 @@ from flax import struct
 from jax import Array
 
 from envs.avatar_game import AvatarGame
-from envs.board import Board
 from envs.grid import ZAP, Avatars, counted, hits, rays, seats_of
 
 
@@ -55,10 +54,6 @@ class ZapGame(AvatarGame):
         """The table of cells that a zap covers."""
         return self.beam_of(self.beam_length, self.beam_radius)
 
-    def beam_of(self, length: int, radius: int) -> np.ndarray:
-        """The table of a beam."""
-        return beam_table(self.board, length, radius)
-
     def zap(
         self, avatars: Avatars, zaps: Zaps, action: Array, can: Array | bool = True
     ) -> tuple[Array, Zaps]:
@@ -79,6 +74,10 @@ class ZapGame(AvatarGame):
         gone = avatars.replace(cell=jnp.where(who, self.board.nowhere, avatars.cell))
         return self.appear(bits, gone, back), zaps.replace(away=away)
 
+    def fired(self, state: Any) -> Iterable[tuple[Array, np.ndarray]]:
+        """The zaps of the last step."""
+        return [(state.zaps.cooldown == self.cooldown + 1, self.beam)]
+
     def zap_events(self, zaps: Zaps) -> dict[str, Array]:
         """The events of zapping, each [A]."""
         return {
@@ -87,14 +86,3 @@ class ZapGame(AvatarGame):
             "could_zap": zaps.could_zap > 0,
             "away": zaps.away > 0,
         }
-
-    def readiness(self, avatars: Avatars, cooldown: Array, steps: int) -> Array:
-        """[A, 1] how far a beam with a cooldown of `steps` is ready, 0 to 1; 0 for who is away."""
-        ready = jnp.clip(1 - (cooldown - 1) / max(steps, 1), 0, 1)
-        return jnp.where(avatars.present(self.board), ready, 0)[:, None]
-
-
-@functools.lru_cache
-def beam_table(board: Board, length: int, radius: int) -> np.ndarray:
-    """`Board.beam`, made once."""
-    return board.beam(length, radius)

@@ -29,6 +29,7 @@ PALETTE = (  # of seats, and of actions and codes
     (170, 190, 60),
 )
 MIN_CELL, BOARD = 24, 240  # pixels of a cell at least, and of a small board's side
+TINT = 0.35  # share of the colour in a tinted ground
 MIN_WIDTH = 330  # pixels of a film, for its text
 LINE_HEIGHT, FONT_SIZE, SWATCH, MARGIN = 17, 13, 10, 8  # pixels
 MAX_SEATS_SHOWN, MAX_STEPS_SHOWN = 8, 30
@@ -47,19 +48,35 @@ class Thing(NamedTuple):
     kind: str
 
 
-def board(num_rows: int, num_columns: int, things: Iterable[Thing]) -> np.ndarray:
-    """A board with grid lines, uint8 [height, width, 3]; things that share a cell stand side by side."""
+def board(
+    num_rows: int,
+    num_columns: int,
+    things: Iterable[Thing],
+    tints: Iterable[tuple[int, int, Colour]] = (),
+) -> np.ndarray:
+    """A board with grid lines, uint8 [height, width, 3]; things that share a cell stand side by side.
+
+    What is of a kind in GROUND lies under the others. `tints` are (row, column, colour) of cells whose
+    paper has a light shade of the colour, the last one if there are several.
+    """
     cell = max(MIN_CELL, BOARD // max(num_rows, num_columns))
     image = np.full((num_rows * cell + 1, num_columns * cell + 1, 3), PAPER, np.uint8)
     image[::cell], image[:, ::cell] = LINE, LINE
+    for row, column, colour in tints:
+        shade = [int((1 - TINT) * ground + TINT * c) for ground, c in zip(PAPER, colour, strict=True)]
+        image[row * cell + 1 : (row + 1) * cell, column * cell + 1 : (column + 1) * cell] = shade
     places: dict[tuple[int, int], list[Thing]] = {}
     for thing in things:
         places.setdefault((int(thing.row), int(thing.column)), []).append(thing)
     for (row, column), here in places.items():
-        rows = int(np.ceil(np.sqrt(len(here))))
+        stand = [thing for thing in here if thing.kind not in GROUND]
+        for thing in here:
+            if thing.kind in GROUND:
+                _paint(image[row * cell + 1 :, column * cell + 1 :][: cell - 1, : cell - 1], thing)
+        rows = int(np.ceil(np.sqrt(max(len(stand), 1))))
         part = (cell - 1) // rows
-        for i, thing in enumerate(here):
-            place = 3 * i if len(here) == 2 else i  # two stand on the diagonal
+        for i, thing in enumerate(stand):
+            place = 3 * i if len(stand) == 2 else i  # two stand on the diagonal
             top = row * cell + 1 + place // rows * part
             left = column * cell + 1 + place % rows * part
             _paint(image[top : top + part, left : left + part], thing)
@@ -74,10 +91,12 @@ def _paint(area: np.ndarray, thing: Thing) -> None:
         for _ in range(KINDS_OF_AVATARS.index(thing.kind)):
             y, x = -x, y
         area[np.hypot(x, y) < 0.82] = thing.colour
-        area[(abs(abs(x) - 0.33) < 0.2) & (abs(y + 0.35) < 0.22)] = WHITE
-        area[(abs(abs(x) - 0.33) < 0.1) & (abs(y + 0.45) < 0.12)] = INK
+        area[np.hypot(abs(x) - 0.36, y + 0.3) < 0.27] = WHITE
+        area[np.hypot(abs(x) - 0.36, y + 0.38) < 0.14] = INK
         return
     area[SHAPES[thing.kind](x, y)] = thing.colour
+    if thing.kind == "token":
+        area[abs(x + 0.2) + abs(y + 0.2) < 0.25] = WHITE
     if thing.kind == "apple":
         area[(abs(x - 0.05 + y * 0.2) < 0.08) & (y > -0.9) & (y < -0.4)] = INK
     if thing.kind == "wall":  # bricks
@@ -99,7 +118,9 @@ SHAPES = {
         | (np.hypot(x + 0.2, y - 0.5) < 0.35)
     ),
     "apple": lambda x, y: np.hypot(x, y - 0.15) < 0.6,
+    "token": lambda x, y: abs(x) + abs(y) < 0.7,
 }
+GROUND = ("wall", "water", "dirt")  # kinds on which others stand
 KINDS_OF_AVATARS = ("avatar_n", "avatar_e", "avatar_s", "avatar_w")
 
 

@@ -11,7 +11,7 @@ from marl.build import load, player
 from marl.evaluate import play, record
 from marl.film import film_frames, history
 from marl.population import Mixture
-from marl.render import BLUE, PALETTE, PAPER, RED, Thing, board, grid_view, write_gif
+from marl.render import BLUE, GREEN, PALETTE, PAPER, RED, Thing, board, grid_view, write_gif
 from tests.toys import commons
 
 
@@ -46,6 +46,19 @@ def test_things_that_share_a_cell_are_all_seen(num):
     picture = board(3, 3, [Thing(1, 1, colour, "disc") for colour in PALETTE[:num]])
     seen = [count(picture, colour) for colour in PALETTE[:num]]
     assert min(seen) == max(seen) > 20
+
+
+def test_ground_lies_under_what_stands_on_it_and_tints_under_both():
+    alone = board(1, 1, [Thing(0, 0, RED, "disc")])
+    picture = board(1, 1, [Thing(0, 0, RED, "disc"), Thing(0, 0, BLUE, "water")])
+    assert count(picture, RED) == count(alone, RED)
+    assert count(picture, BLUE) > 0
+    tinted = board(1, 2, [Thing(0, 0, RED, "disc")], [(0, 0, GREEN), (0, 0, BLUE)])
+    shade = tuple(int(0.65 * ground + 0.35 * c) for ground, c in zip(PAPER, BLUE, strict=True))
+    half = tinted.shape[1] // 2
+    assert count(tinted, RED) > 0
+    assert count(tinted[:, :half], PAPER) == 0 < count(tinted[:, :half], shade)
+    assert count(tinted[:, half:], shade) == 0
 
 
 def test_a_view_gives_each_code_of_each_layer_a_colour_of_its_own():
