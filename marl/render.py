@@ -99,6 +99,16 @@ SHAPES = {
         | (np.hypot(x + 0.2, y - 0.5) < 0.35)
     ),
     "apple": lambda x, y: np.hypot(x, y - 0.15) < 0.6,
+    "hare": lambda x, y: (
+        (np.hypot(x, y - 0.35) < 0.5)  # head, under two ears
+        | (np.hypot((abs(x) - 0.27) * 2.4, y + 0.4) < 0.48)
+    ),
+    "stag": lambda x, y: (
+        (np.hypot(x * 1.5, y - 0.4) < 0.5)  # head, under two antlers with a branch each
+        | ((abs(abs(x) - 0.2 + 0.4 * y) < 0.12) & (y > -0.9) & (y < 0.2))
+        | ((abs(abs(x) - 0.25 - 0.4 * (y + 0.2)) < 0.1) & (y > -0.6) & (y < -0.1))
+    ),
+    "snow": lambda x, y: (np.hypot(x, y - 0.7) < 0.85) & (y < 0.7),
 }
 KINDS_OF_AVATARS = ("avatar_n", "avatar_e", "avatar_s", "avatar_w")
 
