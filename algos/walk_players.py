@@ -26,7 +26,7 @@ ORDERS = ("nearest", "first")
 
 
 class WalkPlayer(Algorithm):
-    """Goes for `target` while it sees more than `leaves` of them, else for `other_target`.
+    """Goes for each `target`, while it sees more than `leaves` of them, and each `other_target`.
 
     Reads obs["grid"] alone. Where its action is not legal it takes the lowest-numbered legal one.
     """
@@ -61,16 +61,17 @@ class WalkPlayer(Algorithm):
         item = grid[..., 0].reshape(*grid.shape[:2], -1)  # [E, A, W]
         goals = [self._towards(game, item, *self._goal(prefix)) for prefix in ("", "other_")]
         (target, take), (other, other_take) = goals
-        first = target.sum(-1) > self.leaves
-        wanted = jnp.where(first[..., None], target, other)
+        target &= target.sum(-1, keepdims=True) > self.leaves
+        wanted = target | other
         if self.order == "first":
             wanted &= jnp.cumsum(wanted, axis=-1) == 1
         distance = jnp.asarray(_distance(grid.shape[2]))  # [4, W]
         cost = jnp.where(wanted[:, :, None], distance, FAR).min(-1)  # [E, A, 4]
         noise = 0 if greedy else jax.random.uniform(key, cost.shape)  # orders only equal whole numbers
         move = (cost + noise).argmin(-1)
-        there = wanted[..., wanted.shape[-1] // 2]
-        action = jnp.where(there, jnp.where(first, take, other_take), move)
+        centre = wanted.shape[-1] // 2
+        stays = jnp.where(target[..., centre], take, other_take)
+        action = jnp.where(wanted[..., centre], stays, move)
         return legal_or_first(ts.action_mask, action.astype(jnp.int32)), carry, ()
 
     def _goal(self, prefix: str) -> tuple[str, str]:

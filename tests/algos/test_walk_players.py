@@ -80,13 +80,15 @@ def test_hunters_of_stags_meet_at_the_first_in_reading_order_and_wait_there():
     ]
 
 
-def test_cleaners_clean_while_there_is_more_than_a_little_waste():
+def test_cleaners_go_for_the_nearest_of_apples_and_of_waste_that_is_more_than_a_little():
     env = preset("cleanup_8x8")
     leaves = int(player("walker_cleans", [0]).leaves)
     places = [(row, column) for row in range(8) for column in range(3)]
     seats = [(0, 0), (0, 3), (0, 6), (0, 5)]
     much = {"waste": places[: leaves + 1], "apple": [(0, 5)]}
-    assert decide("walker_cleans", env, seats, much) == [{CLEAN}, {LEFT}, {LEFT}, {LEFT}]
+    assert decide("walker_cleans", env, seats, much) == [{CLEAN}, {LEFT}, {LEFT}, {PICK}]
+    no_apple = much | {"apple": []}
+    assert decide("walker_cleans", env, seats, no_apple) == [{CLEAN}, {LEFT}, {LEFT}, {LEFT}]
     little = much | {"waste": places[:leaves]}
     for name, things in (("walker_cleans", little), ("walker_picks", little), ("walker_picks", much)):
         assert decide(name, env, seats, things) == [{RIGHT}, {RIGHT}, {LEFT}, {PICK}]
