@@ -246,23 +246,23 @@ def view(
     word = seat + 1 << 8 | looks << 16 | status.astype(jnp.uint32) << 24
     plane = jnp.append(item.astype(jnp.uint32), jnp.uint32(0))
     plane = plane.at[avatars.cell].add(jnp.where(avatars.present(board), word, 0))
-    pose = _made(avatars.cell * 4 + avatars.facing, avatars)
+    pose = made(avatars.cell * 4 + avatars.facing, avatars.cell)
     cells = jnp.asarray(window)[pose]  # [A, W]
     seen = plane.at[cells].get(mode="promise_in_bounds")
     who, own = seen >> 8 & 0xFF, (seat + 1)[:, None]
     number = jnp.where(who >= own, who - own, who + num - own) + 1
     turn = ((seen >> 16) - looks[:, None] & 3) + 1
     seen = jnp.where(who > 0, number << 8 | turn << 16 | seen & jnp.uint32(0xFF0000FF), seen)
-    seen = _made(seen, avatars)
+    seen = made(seen, avatars.cell)
     shape = ahead + behind + 1, 2 * side + 1
-    return _made(jax.lax.bitcast_convert_type(seen, jnp.uint8), avatars).reshape(num, *shape, 4)
+    return made(jax.lax.bitcast_convert_type(seen, jnp.uint8), avatars.cell).reshape(num, *shape, 4)
 
 
-def _made(x: Array, avatars: Avatars) -> Array:
-    """`x` [A, W, ...] as it is, made apart from what reads it.
+def made(x: Array, cell: Array) -> Array:
+    """`x` [A, W, ...] as it is, made apart from what reads it; `cell` [A] int32, none below 0.
 
     Nothing is added to it by a scatter, into which a CPU fuses neither what comes before nor what comes
     after; else it would gather anew for each of the four bytes of a cell.
     """
-    nothing = (avatars.cell < 0).astype(x.dtype)
+    nothing = (cell < 0).astype(x.dtype)
     return x.at[(np.arange(len(x)), *(0,) * (x.ndim - 1))].add(nothing)

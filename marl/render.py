@@ -119,6 +119,16 @@ SHAPES = {
     ),
     "apple": lambda x, y: np.hypot(x, y - 0.15) < 0.6,
     "token": lambda x, y: abs(x) + abs(y) < 0.7,
+    "hare": lambda x, y: (
+        (np.hypot(x, y - 0.35) < 0.5)  # head, under two ears
+        | (np.hypot((abs(x) - 0.27) * 2.4, y + 0.4) < 0.48)
+    ),
+    "stag": lambda x, y: (
+        (np.hypot(x * 1.5, y - 0.4) < 0.5)  # head, under two antlers with a branch each
+        | ((abs(abs(x) - 0.2 + 0.4 * y) < 0.12) & (y > -0.9) & (y < 0.2))
+        | ((abs(abs(x) - 0.25 - 0.4 * (y + 0.2)) < 0.1) & (y > -0.6) & (y < -0.1))
+    ),
+    "snow": lambda x, y: (np.hypot(x, y - 0.7) < 0.85) & (y < 0.7),
 }
 GROUND = ("wall", "water", "dirt")  # kinds on which others stand
 KINDS_OF_AVATARS = ("avatar_n", "avatar_e", "avatar_s", "avatar_w")

@@ -40,6 +40,23 @@ def put(env, state, *places):
     return state.replace(avatars=Avatars(jnp.array(cells, jnp.int32), jnp.array(facing, jnp.int32)))
 
 
+def stand(env, state, *places):
+    """The state of a game of walking seats with the seats at (row, column), None for who left."""
+    return state.replace(cell=cells(env, *places))
+
+
+def cells(env, *places):
+    """Numbers [K] int32 of the cells at (row, column), C for None."""
+    number = [env.board.nowhere if place is None else int(env.board.number[place]) for place in places]
+    return jnp.array(number, jnp.int32)
+
+
+def squares(env, cell):
+    """(row, column) of every cell number, None for C."""
+    rows, columns = env.board.row_column
+    return [(int(rows[c]), int(columns[c])) if c < env.board.nowhere else None for c in np.asarray(cell)]
+
+
 @jax.jit
 def _step(env, key, state, action):
     return env.step(key, state, action)
@@ -51,6 +68,13 @@ def step(env, state, *action, key=0):
 
 
 @functools.partial(jax.jit, static_argnames="num")
+def draws(env, state, action, num):
+    """(states, TimeSteps) after `num` separate draws of one step, leaves [num, ...]; action [A]."""
+    keys = jax.random.split(KEY, num)
+    return jax.vmap(lambda key: env.step(key, state, action))(keys)
+
+
+@functools.partial(jax.jit, static_argnames="num")
 def idle_steps(env, state, num):
     """The states after `num` separate draws of one step in which nobody acts, leaves [num, ...]."""
     idle = jnp.zeros(env.num_agents, jnp.int32)
@@ -59,9 +83,7 @@ def idle_steps(env, state, num):
 
 def where(env, state):
     """(row, column) of every seat, None for who is away."""
-    rows, columns = env.board.row_column
-    cells = np.asarray(state.avatars.cell)
-    return [(int(rows[c]), int(columns[c])) if c < env.board.nowhere else None for c in cells]
+    return squares(env, state.avatars.cell)
 
 
 @functools.partial(jax.jit, static_argnames=("num_games", "steps", "facts"))
