@@ -120,6 +120,30 @@ class MLP(Torso):
         return planes.reshape(*planes.shape[:2], -1)
 
 
+class Convolution(nn.Module):
+    """A 3x3 convolution of stride 1 and the same size, [B, H, W, C] -> [B, H, W, features].
+
+    On a CPU the gradient of XLA's convolution inside a loop, as over minibatches, takes about seven times as
+    long as outside; nine shifted matrix products take as long in both places (docs/performance.md).
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """The convolution, zeros beyond the edges."""
+        shape = (3, 3, x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.orthogonal(ORTHOGONAL_GAIN), shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        if jax.default_backend() != "cpu":
+            names = ("NHWC", "HWIO", "NHWC")
+            return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=names) + bias
+        height, width = x.shape[1:3]
+        around = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        shifted = lambda i, j: around[:, i : i + height, j : j + width]
+        return sum(shifted(i, j) @ kernel[i, j] for i in range(3) for j in range(3)) + bias
+
+
 class CNN(Torso, kw_only=True):
     """Applies 3x3 convolutions (stride 1, same size) with `features` channels to the planes."""
 
@@ -131,9 +155,8 @@ class CNN(Torso, kw_only=True):
         """[T, B, H, W, L] -> [T, B, H * W * features[-1]]."""
         time, batch = planes.shape[:2]
         x = planes.reshape(time * batch, *planes.shape[2:])
-        for channels in self.features:
-            kernel_init = nn.initializers.orthogonal(ORTHOGONAL_GAIN)
-            x = ACTIVATIONS[self.activation](nn.Conv(channels, (3, 3), kernel_init=kernel_init)(x))
+        for i, channels in enumerate(self.features):
+            x = ACTIVATIONS[self.activation](Convolution(channels, name=f"Conv_{i}")(x))
         return x.reshape(time, batch, -1)
 
 

@@ -2,8 +2,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
-from marl.networks import CNN, MLP, ActorCritic, Table, expand_codes, initial_carry
+from marl.networks import CNN, MLP, ActorCritic, Convolution, Table, expand_codes, initial_carry
 
 T, B, NUM_PARAMS, CODES = 6, 3, 5, (3, 4)
 
@@ -115,6 +116,15 @@ def test_mlp_reads_whatever_there_is(names):
     params = net.init(jax.random.key(0), (), obs, None)
     width = {"vector": 2, "grid": 4 * 5 * 5}
     assert params["params"]["Dense_0"]["kernel"].shape == (sum(width[n] for n in names), 8)
+
+
+def test_a_convolution_is_the_library_s():
+    x = jax.random.normal(jax.random.key(0), (2, 5, 4, 3))
+    params = Convolution(6).init(jax.random.key(1), x)
+    assert params["params"]["kernel"].shape == (3, 3, 3, 6)
+    params = jax.tree.map(lambda p: p + 0.1, params)
+    ours, theirs = Convolution(6).apply(params, x), nn.Conv(6, (3, 3)).apply(params, x)
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 def test_cnn_without_a_grid_says_so():
