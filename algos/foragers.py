@@ -65,15 +65,15 @@ class Forager(Algorithm):
         """Actions [E, A] int32 and the carry a step later; draws also if `greedy`."""
         game: Any = bare_game(env)
         item, seat = ts.obs["grid"][..., 0], ts.obs["grid"][..., 1]
-        blocked = _is_one_of(item, game.BLOCKS) | (seat > 1)
+        blocked = is_one_of(item, game.BLOCKS) | (seat > 1)
         u = jax.random.uniform(key, (*ts.reward.shape, 7))
-        near = _beside(blocked, game, False)  # [E, A, 4]
+        near = steps_blocked(blocked, game)  # [E, A, 4]
         action = self._wander(near[..., 0], u[..., 4:])
-        food = _is_one_of(item, game.FOOD)
+        food = is_one_of(item, game.FOOD)
         if self.restraint:
             food &= _num_near(food) >= self.restraint
-        row, column, found = _nearest(food, game, u[..., 4])
-        action = jnp.where(found, _step_to(row, column, near, u), action)
+        row, column, found = nearest(food, game, u[..., 4])
+        action = jnp.where(found, step_to(row, column, near, u), action)
         if game.CHORE:
             works = carry % self.period < self.chore_share * self.period
             action = jnp.where(works, self._work(game, ts, near, u), action)
@@ -88,21 +88,21 @@ class Forager(Algorithm):
         """[E, A] the chore where one is in reach, else a step towards one."""
         wanting, ending, action, reach, ready = game.CHORE
         item = ts.obs["grid"][..., 0]
-        wants, ends = _is_one_of(item, wanting), _is_one_of(item, ending)
+        wants, ends = is_one_of(item, wanting), is_one_of(item, ending)
         in_reach, free = jnp.zeros(item.shape[:2], bool), jnp.ones(item.shape[:2], bool)
         for step in range(1, min(reach, game.ahead) + 1):
             cell = (..., game.ahead - step, game.side)
             in_reach |= free & wants[cell]
             free &= ~(wants[cell] | ends[cell])
-        row, column, found = _nearest(wants, game, u[..., 4])
+        row, column, found = nearest(wants, game, u[..., 4])
         towards = jnp.where(column < 0, TURN_LEFT, TURN_RIGHT)
-        towards = jnp.where(row < 0, _step_to(row, column, near, u), towards)
+        towards = jnp.where(row < 0, step_to(row, column, near, u), towards)
         otherwise = jnp.where(found, towards, self._wander(near[..., 0], u[..., 4:]))
         is_ready = ts.obs["vector"][..., ready] >= 1
         return jnp.where(in_reach, jnp.where(is_ready, action, NOOP), otherwise)
 
 
-def _is_one_of(item: Array, codes: tuple[int, ...]) -> Array:
+def is_one_of(item: Array, codes: tuple[int, ...]) -> Array:
     """[...] bool."""
     return sum(((item == code) for code in codes), jnp.zeros(item.shape, bool))
 
@@ -115,7 +115,7 @@ def _num_near(there: Array) -> Array:
     return sum(padded[..., 2 + i : 2 + i + height, 2 + j : 2 + j + width] for i, j in near)
 
 
-def _nearest(there: Array, game: Any, u: Array) -> tuple[Array, Array, Array]:
+def nearest(there: Array, game: Any, u: Array) -> tuple[Array, Array, Array]:
     """Rows and columns to the nearest of `there` [E, A, H, W], and whether there is one, each [E, A].
 
     Of equally near ones the choice turns with u [E, A]; the own cell does not count.
@@ -130,18 +130,18 @@ def _nearest(there: Array, game: Any, u: Array) -> tuple[Array, Array, Array]:
     return place // width - game.ahead, place % width - game.side, flat.any(-1)
 
 
-def _beside(blocked: Array, game: Any, beyond: bool) -> Array:
-    """[E, A, 4] bool, whether the cell that each of MOVES leads to is blocked, `beyond` where out of view."""
+def steps_blocked(blocked: Array, game: Any) -> Array:
+    """[E, A, 4] bool, whether the cell that each of MOVES leads to is in view and `blocked` [E, A, H, W]."""
     height, width = blocked.shape[-2:]
     found = []
     for down, right in MOVES:
         row, column = game.ahead + down, game.side + right
         inside = 0 <= row < height and 0 <= column < width
-        found.append(blocked[..., row, column] if inside else jnp.full(blocked.shape[:2], beyond))
+        found.append(blocked[..., row, column] if inside else jnp.zeros(blocked.shape[:2], bool))
     return jnp.stack(found, axis=-1)
 
 
-def _step_to(row: Array, column: Array, blocked: Array, u: Array) -> Array:
+def step_to(row: Array, column: Array, blocked: Array, u: Array) -> Array:
     """[E, A] one of FORWARD .. RIGHT, which leads nearest to a cell `row` and `column` [E, A] away."""
     left = [abs(row - down) + abs(column - right) for down, right in MOVES]
     cost = jnp.stack(left, axis=-1) + FAR * blocked + u[..., :4]

@@ -82,6 +82,8 @@ class GiftRefinements(AvatarGame):
     ORDER = "TP"
     NUM_ACTIONS = 9
     ITEMS = 3
+    FOOD = (TOKEN,)
+    BLOCKS = (WALL,)
     STATUS = 3  # 1: gifted in the last step, 2: consumed
     COLOURS = {WALL: ("wall", (96, 92, 88)), TOKEN: ("token", (0, 150, 136))}
 

@@ -1,4 +1,4 @@
-"""What a figure's trained runs are put through: leagues with scripted players, and exploiters.
+"""What a figure's trained runs are put through: episodes, leagues with scripted players, exploiters.
 
 Nodes `after` of a figure call these, see `marl.experiment`; a league's and an exploiter's own files are
 written beside the run folders. Axes: R seeds of the row player, C seeds of the column player.
@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from marl.build import load_run
 from marl.checkpoint import write_atomically
 from marl.config import compose
+from marl.evaluate import evaluate_seeds
 from marl.exploiter import best_response, exploiting
 from marl.league import Cell, Entrant, check_entrants, entrant, play_league, write_csv
 from marl.league_plots import exploiters, league_matrix
@@ -119,6 +121,35 @@ def exploiter(
     exploiters(found, folder / "exploiters.png", type(algo).__name__)
     values = {f"{one['victim']}/{k}": v for one in found for k, v in one.items() if isinstance(v, dict)}
     return {"exploiter": _summary(values, began)}
+
+
+def outcomes(
+    *, folders: dict[str, Path], seed: int, num_episodes: int, max_steps: int, greedy: bool
+) -> dict[str, dict]:
+    """Let every run's seeds play among themselves, each in its own game.
+
+    Args:
+        folders: {run: its folder}.
+        seed: of the episodes.
+        num_episodes: of a seed.
+        max_steps: cut of games that have no end of their own.
+        greedy: likeliest actions instead of samples.
+
+    Returns:
+        {"RUN outcomes": summary} with the outcomes of `marl.evaluate`, one value a seed.
+    """
+    found = {}
+    for run, folder in folders.items():
+        began = time.perf_counter()
+        setup, learners = load_run(folder, read_run_config(folder / "config.yaml").plugins)
+        sizes = {
+            "num_episodes": num_episodes,
+            "max_steps": setup.env.fixed_horizon or max_steps,
+            "greedy": greedy,
+        }
+        values = evaluate_seeds(setup.env, setup.algo, learners, seed=seed, **sizes)
+        found[f"{run} outcomes"] = _summary({name: _statistics(x) for name, x in values.items()}, began)
+    return found
 
 
 def _beside(folders: dict[str, Path]) -> Path:

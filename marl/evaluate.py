@@ -17,7 +17,7 @@ from jax import Array
 from marl.algorithm import Algorithm
 from marl.build import hold, learning_member
 from marl.environment import EXTRINSIC, Environment, TimeStep, clip_to_space
-from marl.metrics import cooperation_rate, equality, share_of_best
+from marl.metrics import cooperation_rate, equality, peace, share_of_best
 from marl.population import Mixture
 
 
@@ -49,6 +49,8 @@ class Episodes(struct.PyTreeNode):
         out |= {f"events/{k}": (v * per_step).mean() for k, v in self.events.items()}
         if {"cooperated", "defected"} <= self.events.keys():
             out["cooperation_rate"] = cooperation_rate(self.events)
+        if "away" in self.events:
+            out["peace"] = peace((self.events["away"] * per_step)[None]).mean()
         if {"points", "best_points"} <= self.events.keys():
             out["share_of_best"] = share_of_best(self.events)
         return out
