@@ -23,7 +23,9 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 OURS = ("envs", "algos", "marl")
 BUILT = ("envs", "algos", "marl.networks")  # where what may be built is written
 # likewise for a figure
-DRAWN = ("marl.plots", "marl.league_plots", "marl.schelling", "marl.after", "marl.responses")
+DRAWN = tuple(
+    f"marl.{name}" for name in ("plots", "league_plots", "social_plots", "schelling", "after", "responses")
+)
 Assigned = tuple[str, Any, str, bool]  # key, value, override that sets it, whether it was written +key=
 
 

@@ -137,7 +137,8 @@ def after_training(nodes: Mapping[str, Any], folders: dict[str, Path], folder: P
 def plan(name: str, overrides: Sequence[str], scale: str) -> dict[str, DictConfig]:
     """The composed configuration of every run of an experiment, all checked before any starts.
 
-    A run that is null is left out: so a figure made from another one takes its runs away.
+    A run is a list of overrides, or {scale: such a list}. One that is null is left out: so a figure
+    made from another one takes its runs away.
 
     Raises:
         ConfigError: naming everything wrong.
@@ -147,7 +148,8 @@ def plan(name: str, overrides: Sequence[str], scale: str) -> dict[str, DictConfi
         raise ConfigError([f"experiment={name}: describes no figure"])
     if scale not in figure.scales:
         raise ConfigError([f"scale={scale}: must be one of {', '.join(figure.scales)}"])
-    choose = lambda own: compose([f"experiment={name}", *own, *figure.scales[scale], *overrides])
+    of_scale = lambda own: own[scale] if isinstance(own, Mapping) else own
+    choose = lambda own: compose([f"experiment={name}", *of_scale(own), *figure.scales[scale], *overrides])
     return {title: choose(own) for title, own in figure.runs.items() if own is not None}
 
 

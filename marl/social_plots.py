@@ -24,9 +24,8 @@ def curves_and_outcomes(
     summaries: dict[str, dict],
     path: Path,
     title: str,
-    curves: dict[str, str],
     labels: dict[str, str],
-    games: dict[str, list[str]],
+    games: dict[str, dict],
 ) -> None:
     """A row a game: metrics against environment steps, then social outcomes of the trained groups.
 
@@ -37,17 +36,17 @@ def curves_and_outcomes(
         summaries: {run or "RUN outcomes": summary}.
         path: PNG to write.
         title: above the picture.
-        curves: {metric of the runs: label}.
         labels: {run: legend}; the same label has the same colour.
-        games: {title of a row: its runs}.
+        games: {title of a row: {runs: [run], curves: {metric: label}}}, all with as many curves.
     """
     plt = pyplot()
-    num_rows, num_columns = len(games), len(curves) + len(OUTCOMES)
+    num_rows, num_columns = len(games), len(next(iter(games.values()))["curves"]) + len(OUTCOMES)
     figure, axes = plt.subplots(
         num_rows, num_columns, figsize=(2.5 * num_columns, 2.7 * num_rows + 0.7), squeeze=False
     )
     colours = dict(zip(dict.fromkeys(labels.values()), COLOURS, strict=False))
-    for row, (game, runs) in zip(axes, games.items(), strict=True):
+    for row, (game, shown) in zip(axes, games.items(), strict=True):
+        runs, curves = shown["runs"], shown["curves"]
         row[0].annotate(game, (0, 1.12), xycoords="axes fraction", fontsize=10, weight="bold")
         for run in runs:
             colour = colours[labels[run]]
@@ -55,12 +54,8 @@ def curves_and_outcomes(
                 _curve(axis, path.parent / run / "metrics.jsonl", metric, colour)
                 axis.set(xlabel="environment steps", ylabel=label)
         for axis, (metric, label) in zip(row[len(curves) :], OUTCOMES.items(), strict=True):
-            _bars(
-                axis,
-                {run: summaries[f"{run} outcomes"]["metrics"].get(metric) for run in runs},
-                labels,
-                colours,
-            )
+            found = {run: summaries[f"{run} outcomes"]["metrics"].get(metric) for run in runs}
+            _bars(axis, found, {run: colours[labels[run]] for run in runs})
             axis.set_title(label, fontsize=9)
         for axis in row:
             axis.spines[["top", "right"]].set_visible(False)

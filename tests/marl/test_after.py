@@ -8,11 +8,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
+from PIL import Image
 
 from marl import after, league
 from marl.config import compose, groups
 from marl.experiment import after_training, plan
 from marl.run import run
+from marl.social_plots import curves_and_outcomes
 from marl.validation import ConfigError
 
 TINY = ["env.horizon=4", "num_envs=2", "total_steps=16", "log_every=1", "network.hidden=[4]"]
@@ -53,6 +55,29 @@ def test_a_league_gives_a_value_for_each_seed_of_the_row(played, folders):
     assert len(metrics["always_defect|a/row"]["per_seed"]) == 1
     assert metrics["always_cooperate|always_defect/row"]["mean"] == -3.0
     assert metrics["always_cooperate|self/column"]["mean"] == -1.0
+
+
+def test_outcomes_are_those_of_each_run_among_its_own_seeds(folders):
+    found = after.outcomes(folders=folders, **SIZES)
+    assert found.keys() == {"a outcomes", "b outcomes"}
+    one, same = (found[f"{run} outcomes"]["metrics"] for run in "ab")
+    assert one == same
+    assert len(one["efficiency"]["per_seed"]) == 3
+    assert one["efficiency"]["mean"] == pytest.approx(2 * one["reward"]["mean"])
+    assert "peace" not in one  # nobody is ever away
+
+
+def test_curves_and_outcomes_are_drawn(folders):
+    path = folders["a"].parent / "picture.png"
+    curves_and_outcomes(
+        summaries=after.outcomes(folders=folders, **SIZES),
+        path=path,
+        title="two runs",
+        labels={"a": "one", "b": "other"},
+        games={"dilemma": {"runs": ["a", "b"], "curves": {"reward": "reward"}}},
+    )
+    with Image.open(path) as picture:
+        assert picture.size == (round(2.5 * 5 * 110), round(3.4 * 110))
 
 
 def test_same_seeds_and_different_seeds_are_kept_apart(played, folders):

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from marl.config import groups
 
@@ -82,6 +83,9 @@ def test_train_names_all_errors_and_exits_2():
         ("figure", ["quickstart/punishment", "scale=huge"], "scale=huge: must be one of smoke, paper"),
         ("benchmark", ["num_envs=many"], "num_envs=many: must be a whole number"),
         ("benchmark", ["env=chickn"], "no such env, did you mean chicken"),
+        ("benchmark", ["devices=3"], "num_envs=128: must be a multiple of devices=3"),
+        ("benchmark", ["devices=2", "algo=ppo"], "devices=2: must be 1 with algo="),
+        ("contact_sheet", ["size=3"], "size=3: no such option; there are out, steps, columns, width"),
     ],
 )
 def test_other_commands_exit_2_with_one_line(name, arguments, message):
@@ -150,6 +154,21 @@ def test_benchmark_prints_one_json_object_a_setting():
     assert [(line["num_envs"], line["algo"]) for line in lines] == [(4, None), (8, None)]
     for line in lines:
         assert line["agent_steps_per_s"] == pytest.approx(2 * line["env_steps_per_s"], abs=2)
+
+
+def test_benchmark_shares_games_out_over_devices():
+    result = command("benchmark", "env=chicken", "repeats=1", "steps=8", "num_envs=4", "devices=2")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["num_devices"] == 2
+
+
+def test_a_contact_sheet_has_rows_of_pictures_under_their_names():
+    sheet = load_script("contact_sheet")
+    pictures = [("a", Image.new("RGB", (50, 30), "red")), ("b", Image.new("RGB", (50, 80), "blue"))] * 2
+    found = sheet._sheet(pictures, columns=3, width=50)
+    assert found.size == (3 * (50 + 12) + 12, (80 + 26 + 12) + (80 + 26 + 12) + 12)
+    assert found.getpixel((12 + 25, 12 + 26 + 15)) == (255, 0, 0)
+    assert found.getpixel((12 + 25, 12 + 118 + 26 + 60)) == (0, 0, 255)
 
 
 def test_benchmark_of_an_algorithm_times_training_too():
