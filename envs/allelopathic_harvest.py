@@ -20,6 +20,7 @@ Axes: A seats, N berries, C cells.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax.numpy as jnp
@@ -214,6 +215,11 @@ class AllelopathicHarvest(ZapGame):
         last = last.at[jnp.where(planted, site, num_berries)].max(rank * 4 + colour + 1)[:-1]
         new = (last % 4 - 1).astype(jnp.uint8)
         return self._changed(berries, last > 0, new), planted
+
+    def fired(self, state: State) -> Iterable[tuple[Array, np.ndarray]]:
+        """The zaps and the planting beams of the last step."""
+        plants = state.plant_cooldown == self.plant_cooldown + 1
+        return [*super().fired(state), (plants, self.beam_of(self.plant_length, 0))]
 
     def items(self, state: State) -> Array:
         """[C] uint8 floor, unripe and ripe berries."""

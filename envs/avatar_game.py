@@ -17,7 +17,7 @@ from flax import struct
 from gymnasium import spaces
 from jax import Array
 
-from envs.board import Board, load_board
+from envs.board import Board, load_board, sprites
 from envs.grid import MAX_SEATS, Avatars, placed, uniform, view
 from marl.environment import Environment, TimeStep
 from marl.render import PALETTE, Thing, board
@@ -186,12 +186,7 @@ class AvatarGame(Environment):
             for cell in table[poses[seat]].ravel()
             if cell < self.board.nowhere
         ]
-        things = [
-            Thing(row, column, colour, kind)
-            for row, column, code in zip(rows, columns, np.asarray(self.items(state)), strict=True)
-            for kind, colour in [self.COLOURS.get(int(code), (None, None))]
-            if kind
-        ]
+        things = sprites(self.board, self.items(state), self.COLOURS)
         seats = zip(np.asarray(state.avatars.cell), np.asarray(state.avatars.facing), strict=True)
         for seat, (cell, facing) in enumerate(seats):
             if cell < self.board.nowhere:

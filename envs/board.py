@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from marl.render import Colour, Thing
+
 FOLDER = Path(__file__).parent / "layouts"
 NORTH, EAST, SOUTH, WEST = range(4)
 STEPS = np.array([(-1, 0), (0, 1), (1, 0), (0, -1)])  # (row, column) step of each direction
@@ -175,3 +177,9 @@ class Board:
 def load_board(name: str, walls: str, torus: bool, order: str) -> Board:
     """The Board of a map; arguments as its fields, `name` as of `read_map`."""
     return Board(read_map(name), walls, torus, order)
+
+
+def sprites(board: Board, item: np.ndarray, looks: dict[int, tuple[str, Colour]]) -> list[Thing]:
+    """What is drawn of a board's item codes [C]; `looks`, kind and colour of the codes that are shown."""
+    places = zip(*board.row_column, np.asarray(item).tolist(), strict=True)
+    return [Thing(row, column, *looks[code][::-1]) for row, column, code in places if code in looks]

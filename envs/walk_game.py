@@ -19,7 +19,7 @@ from flax import struct
 from gymnasium import spaces
 from jax import Array
 
-from envs.board import Board, load_board
+from envs.board import Board, load_board, sprites
 from envs.grid import made, placed, uniform
 from marl.environment import Environment, TimeStep
 from marl.render import PALETTE, Thing, board
@@ -152,12 +152,7 @@ class WalkGame(Environment):
     def picture(self, state: Any) -> np.ndarray:
         """The map with sprites; seats are discs of their colours."""
         rows, columns = self.board.row_column
-        things = [
-            Thing(row, column, colour, kind)
-            for row, column, code in zip(rows, columns, np.asarray(self.items(state)), strict=True)
-            for kind, colour in [self.COLOURS.get(int(code), (None, None))]
-            if kind
-        ]
+        things = sprites(self.board, self.items(state), self.COLOURS)
         for seat, cell in enumerate(np.asarray(state.cell)):
             if cell < self.board.nowhere:
                 things.append(Thing(rows[cell], columns[cell], PALETTE[seat % len(PALETTE)], "disc"))

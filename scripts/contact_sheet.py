@@ -59,17 +59,22 @@ def _pictures(steps: int, width: int) -> Iterator[tuple[str, Any]]:
         if type(env).picture is Environment.picture or kind in seen:
             continue
         seen.add(kind)
-        for algo in (player(one, list(range(env.num_agents))) for one in PLAYERS):
-            try:
-                algo.check(env)
-            except ValueError:
-                continue
-            break
+        players = (player(one, list(range(env.num_agents))) for one in PLAYERS)
+        algo = next(one for one in players if _plays(one, env))
         film = record(env, algo, (), jax.random.key(1), max_steps=steps, greedy=False)
         last = jax.tree.map(lambda x: x[-1], film.state)
         picture = Image.fromarray(env.picture(last))
         height = round(picture.height * width / picture.width)
         yield name, picture.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def _plays(algo: Any, env: Any) -> bool:
+    """Whether a scripted player fits a game."""
+    try:
+        algo.check(env)
+    except ValueError:
+        return False
+    return True
 
 
 def _sheet(found: list[tuple[str, Any]], columns: int, width: int) -> Any:
