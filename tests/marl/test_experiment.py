@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from marl.experiment import check_claims, run_experiment
+from marl.experiment import check_claims, plan, run_experiment
 from marl.validation import ConfigError
 
 SWEPT = {
@@ -83,3 +83,10 @@ def test_an_experiment_leaves_picture_table_and_claims(tmp_path):
     assert {row["seed_index"] for row in rows} == {"0", "1"}
     facts = json.loads((tmp_path / "claims.json").read_text())
     assert [c["met"] for c in facts["claims"]] == [c.met for c in outcome.claims]
+
+
+def test_a_run_may_differ_by_scale():
+    runs = {scale: plan("dilemmas/common_vs_individual", [], scale) for scale in ("smoke", "paper")}
+    names = {scale: cfgs["harvest_common"].env.layout for scale, cfgs in runs.items()}
+    assert names == {"smoke": "commons_harvest_small", "paper": "commons_harvest_open"}
+    assert [cfgs["clean_up_common"].env.num_players for cfgs in runs.values()] == [4, 7]
