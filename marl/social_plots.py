@@ -79,6 +79,8 @@ def _curve(axis: Any, log: Path, metric: str, colour: str) -> None:
     axis.fill_between(
         steps, [one["low"] for one in found], [one["high"] for one in found], color=colour, alpha=0.2
     )
+    axis.ticklabel_format(axis="x", scilimits=(0, 0))
+    axis.locator_params(axis="x", nbins=4)
 
 
 def _bars(axis: Any, found: dict[str, dict | None], colours: dict[str, str]) -> None:
