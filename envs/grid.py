@@ -150,13 +150,10 @@ def nth_true(there: Array, bits: Array) -> Array:
     nth = (uniform(bits) * upto[-1]).astype(jnp.int32)
     word = (upto <= nth).sum(dtype=jnp.int32)
     nth = nth - jnp.where(np.arange(len(upto)) == word - 1, upto, 0).sum()
-    left, place = jnp.where(np.arange(len(upto)) == word, words, 0).sum(dtype=jnp.uint32), 32 * word
-    for width in (16, 8, 4, 2, 1):  # the half of the word in which it lies, and so on
-        low = jax.lax.population_count(left & np.uint32((1 << width) - 1)).astype(jnp.int32)
-        high = nth >= low
-        nth, place = nth - jnp.where(high, low, 0), place + jnp.where(high, width, 0)
-        left = jnp.where(high, left >> width, left)
-    return place
+    chosen = jnp.where(np.arange(len(upto)) == word, words, 0).sum(dtype=jnp.uint32)
+    up_to_bit = np.array([(2 << bit) - 1 for bit in range(32)], np.uint32)
+    before = jax.lax.population_count(chosen & up_to_bit).astype(jnp.int32) <= nth
+    return 32 * word + before.sum(dtype=jnp.int32)
 
 
 def placed(bits: Array, site: Array, wants: Array, num_sites: int) -> Array:

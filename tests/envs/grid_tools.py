@@ -74,10 +74,13 @@ def draws(env, state, action, num):
     return jax.vmap(lambda key: env.step(key, state, action))(keys)
 
 
-@functools.partial(jax.jit, static_argnames="num")
 def idle_steps(env, state, num):
     """The states after `num` separate draws of one step in which nobody acts, leaves [num, ...]."""
-    idle = jnp.zeros(env.num_agents, jnp.int32)
+    return _idle_steps(env, state, jnp.zeros(env.num_agents, jnp.int32), num)
+
+
+@functools.partial(jax.jit, static_argnames="num")
+def _idle_steps(env, state, idle, num):  # a constant `idle` would be folded through for minutes
     return jax.vmap(lambda key: env.step(key, state, idle)[0])(jax.random.split(KEY, num))
 
 
