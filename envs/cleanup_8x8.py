@@ -74,7 +74,7 @@ class Cleanup(WalkGame):
         """Seats and waste at random, no apples."""
         num_waste, num_apples = self.board.count("D"), self.board.count("A")
         places, order = draw(key, (self.num_players,), (num_waste,))
-        waste = ranks(order) < jnp.round(self.initial_waste * num_waste)
+        waste = ranks(order) < jnp.round(jnp.float32(self.initial_waste) * num_waste)
         state = State(self.start(places), waste, jnp.zeros(num_apples, bool), jnp.int32(0))
         none = jnp.zeros(self.num_players, bool)
         return state, self._look(state, none, none)
