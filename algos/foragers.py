@@ -89,21 +89,18 @@ class Forager(Algorithm):
         wanting, ending, action, reach, ready = game.CHORE
         item = ts.obs["grid"][..., 0]
         wants, ends = is_one_of(item, wanting), is_one_of(item, ending)
-        in_reach, free = jnp.zeros(item.shape[:2], bool), jnp.ones(item.shape[:2], bool)
-        for step in range(1, min(reach, game.ahead) + 1):
-            cell = (..., game.ahead - step, game.side)
-            in_reach |= free & wants[cell]
-            free &= ~(wants[cell] | ends[cell])
         row, column, found = nearest(wants, game, u[..., 4])
         towards = jnp.where(column < 0, TURN_LEFT, TURN_RIGHT)
         towards = jnp.where(row < 0, step_to(row, column, near, u), towards)
         otherwise = jnp.where(found, towards, self._wander(near[..., 0], u[..., 4:]))
         is_ready = ts.obs["vector"][..., ready] >= 1
-        return jnp.where(in_reach, jnp.where(is_ready, action, NOOP), otherwise)
+        return jnp.where(
+            straight_ahead(wants, ends, game, reach), jnp.where(is_ready, action, NOOP), otherwise
+        )
 
 
 def is_one_of(item: Array, codes: tuple[int, ...]) -> Array:
-    """[...] bool."""
+    """[...] bool, where `item` [...] is one of `codes`."""
     return sum(((item == code) for code in codes), jnp.zeros(item.shape, bool))
 
 
@@ -128,6 +125,16 @@ def nearest(there: Array, game: Any, u: Array) -> tuple[Array, Array, Array]:
     cost = jnp.where(flat, apart + order, FAR)
     place = cost.argmin(-1)
     return place // width - game.ahead, place % width - game.side, flat.any(-1)
+
+
+def straight_ahead(there: Array, ends: Array, game: Any, reach: int) -> Array:
+    """[E, A] bool, whether one of `there` lies within `reach` cells ahead, before one of `ends` [E, A, H, W]."""
+    found, free = jnp.zeros(there.shape[:2], bool), jnp.ones(there.shape[:2], bool)
+    for step in range(1, min(reach, game.ahead) + 1):
+        cell = (..., game.ahead - step, game.side)
+        free &= ~ends[cell]
+        found |= free & there[cell]
+    return found
 
 
 def steps_blocked(blocked: Array, game: Any) -> Array:

@@ -10,10 +10,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 
-from algos.foragers import Forager, is_one_of, nearest, step_to, steps_blocked
+from algos.foragers import Forager, is_one_of, nearest, step_to, steps_blocked, straight_ahead
 from marl.environment import Environment, bare_game
 
 GIFT, CONSUME = 7, 8  # actions
@@ -54,10 +53,7 @@ class Gifter(Forager):
         meets = found & (jnp.round(vector[..., RAW] * game.capacity) >= self.meets_at)
         blocked = steps_blocked(walls | others, game)
         action = jnp.where(meets, step_to(row, column, blocked, u), action)
-        in_reach, free = jnp.zeros(raw.shape, bool), jnp.ones(raw.shape, bool)
-        for step in np.arange(1, min(game.beam_length, game.ahead) + 1):
-            free &= ~walls[..., game.ahead - step, game.side]
-            in_reach |= free & others[..., game.ahead - step, game.side]
+        in_reach = straight_ahead(others, walls, game, game.beam_length)
         action = jnp.where(fine & ~raw, CONSUME, action)
         gives = raw & in_reach & (vector[..., READY] >= 1)
         return jnp.where(gives, GIFT, action).astype(jnp.int32), carry, extras

@@ -103,26 +103,29 @@ def _time_environment(
     place = jax.sharding.PartitionSpec("devices")
 
     def everywhere(one: Any) -> Any:
-        """`one`, which gets what a device holds, on all devices."""
-        many = lambda *x: jax.tree.map(lambda y: y[None], one(*jax.tree.map(lambda y: y[0], x)))
-        return jax.shard_map(many, mesh=mesh, in_specs=place, out_specs=place, check_vma=False)
+        """`one`, which gets the game and what a device holds, on all devices; the game is no constant."""
+        many = lambda env, *x: jax.tree.map(lambda y: y[None], one(env, *jax.tree.map(lambda y: y[0], x)))
+        specs = {"in_specs": (jax.sharding.PartitionSpec(), place), "out_specs": place}
+        spread = jax.shard_map(lambda env, x: many(env, *x), mesh=mesh, check_vma=False, **specs)
+        return lambda env, *x: spread(env, x)
 
     keys = lambda i: jax.random.split(jax.random.key(i), devices)
-    runner = jax.jit(everywhere(lambda key: start(algo, env, key, num_envs // devices)))(keys(0))
+    runner = jax.jit(everywhere(lambda env, key: start(algo, env, key, num_envs // devices)))(env, keys(0))
     clock = steps % env.ends_every if env.ends_every else 0
     now = lambda i: jax.numpy.full(devices, i * clock)
-    play = everywhere(lambda old, runner, key, clock: rollout(algo, env, runner, key, clock, steps))
-    shapes = jax.eval_shape(play, keys(0), runner, keys(0), now(0))
+    play = everywhere(lambda env, old, runner, key, clock: rollout(algo, env, runner, key, clock, steps))
+    shapes = jax.eval_shape(play, env, keys(0), runner, keys(0), now(0))
     fill = lambda: jax.tree.map(lambda x: jax.numpy.zeros(x.shape, x.dtype), shapes)
     old = jax.jit(fill, out_shardings=jax.sharding.NamedSharding(mesh, place))()
     began = time.perf_counter()
-    play = jax.jit(play, donate_argnums=0, keep_unused=True).lower(old, runner, keys(0), now(0)).compile()
+    play = jax.jit(play, donate_argnums=1, keep_unused=True)
+    play = play.lower(env, old, runner, keys(0), now(0)).compile()
     compile_s = time.perf_counter() - began
     seconds = []
     for i in range(repeats + 1):
         arguments = jax.block_until_ready((runner, keys(i), now(i)))
         began = time.perf_counter()
-        old = jax.block_until_ready(play(old, *arguments))
+        old = jax.block_until_ready(play(env, old, *arguments))
         seconds.append(time.perf_counter() - began)
         runner = jax.tree.map(jax.numpy.copy, old[0])
     return compile_s, statistics.median(seconds[1:])

@@ -37,6 +37,7 @@ def contact_sheet(arguments: list[str]) -> int:
         raise ConfigError([f"{a}: no such option; there are {', '.join(OPTIONS)}" for a in rest])
     sizes = {name: whole_number(name, own[name]) for name in ("steps", "columns", "width")}
     found = list(_pictures(sizes["steps"], sizes["width"]))
+    Path(own["out"]).parent.mkdir(parents=True, exist_ok=True)
     _sheet(found, sizes["columns"], sizes["width"]).save(own["out"])
     print(f"{own['out']}: {', '.join(name for name, _ in found)}")
     return 0
@@ -97,5 +98,4 @@ def _sheet(found: list[tuple[str, Any]], columns: int, width: int) -> Any:
 
 
 if __name__ == "__main__":
-    Path("docs").mkdir(exist_ok=True)
     sys.exit(main(USAGE, contact_sheet))
