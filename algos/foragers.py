@@ -128,7 +128,7 @@ def nearest(there: Array, game: Any, u: Array) -> tuple[Array, Array, Array]:
 
 
 def straight_ahead(there: Array, ends: Array, game: Any, reach: int) -> Array:
-    """[E, A] bool, whether one of `there` lies within `reach` cells ahead, before one of `ends` [E, A, H, W]."""
+    """[E, A] bool, whether one of `there` is within `reach` cells ahead, before `ends`, both [E, A, H, W]."""
     found, free = jnp.zeros(there.shape[:2], bool), jnp.ones(there.shape[:2], bool)
     for step in range(1, min(reach, game.ahead) + 1):
         cell = (..., game.ahead - step, game.side)
