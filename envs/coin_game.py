@@ -159,9 +159,8 @@ class CoinGame(Environment):
         reached = own | other[::-1]  # [2] by coin
         if self.tie_rule != "both":
             winner, draw = _digit(draw, 2) if self.tie_rule == "random" else (0, draw)
-            contested = own & other[::-1]  # [2] by coin
-            beaten = jnp.arange(2) != winner  # [2] by seat
-            own, other = own & ~(contested & beaten), other & ~(contested[::-1] & beaten)
+            beaten = (seat_cell[0] == seat_cell[1]) & (np.arange(2) != winner)  # [2] by seat
+            own, other = own & ~beaten, other & ~beaten
         coin_cell = self._replace_coins(draw, reached, seat_cell, state.coin_cell)
         return self._look(State(seat_cell, coin_cell, state.time + 1), own, other)
 

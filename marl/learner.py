@@ -107,7 +107,10 @@ def rollout(
     num = num_steps // length
     # all keys at once: on a CPU a split in the loop costs more than a step of a small game
     step_key, reset_key = jax.random.split(key)
-    step_keys = jax.random.split(step_key, (num, length, 2))
+    act_keys, env_keys = jnp.moveaxis(jax.random.split(step_key, (num, length, 2)), 2, 0)
+    games = runner.episode_length.shape[0]
+    env_keys = jax.vmap(jax.vmap(lambda key: _game_keys(key, games, algo.group_size)))(env_keys)
+    step_keys = act_keys, env_keys
     now = (step_keys, jax.random.split(reset_key, num), clock + length * jnp.arange(1, num + 1))
     first, nothing = runner, Tally.zero(runner.ts)
     (runner, tally), (trace, bootstrap) = jax.lax.scan(stretch, (runner, nothing), now)
@@ -124,18 +127,17 @@ def rollout(
 
 
 def _play(
-    algo: Algorithm, env: Environment, runner: Runner, keys: Array
+    algo: Algorithm, env: Environment, runner: Runner, keys: tuple[Array, Array]
 ) -> tuple[Runner, dict[str, Array], dict[str, Any]]:
     """L steps without restarts: the runner, events summed [E, A], the trace [L, E, ...].
 
-    `keys` [L, 2] are one for the players and one for the games, for each step.
+    `keys` are the players' [L] and the games' [L, E], for each step.
     """
 
-    def step(now: tuple, keys: Array) -> tuple[tuple, dict[str, Any]]:
-        (state, ts, carry, events), (act_key, env_key) = now, keys
+    def step(now: tuple, keys: tuple[Array, Array]) -> tuple[tuple, dict[str, Any]]:
+        (state, ts, carry, events), (act_key, env_keys) = now, keys
         action, carry, extras = algo.act(env, runner.learner, carry, ts, act_key)
-        keys = _game_keys(env_key, ts.reward.shape[0], algo.group_size)
-        state, new = jax.vmap(env.step)(keys, state, clip_to_space(env.action_space, action))
+        state, new = jax.vmap(env.step)(env_keys, state, clip_to_space(env.action_space, action))
         trace = {
             "obs": ts.obs,
             "action_mask": ts.action_mask,
@@ -154,7 +156,7 @@ def _play(
     nothing = jax.tree.map(jnp.zeros_like, runner.ts.events)
     now = (runner.state, runner.ts, runner.carry, nothing)
     # two steps in one turn of the loop halve the copies of what it carries
-    unroll = 2 if keys.shape[0] % 2 == 0 else 1
+    unroll = 2 if keys[0].shape[0] % 2 == 0 else 1
     (state, ts, carry, events), trace = jax.lax.scan(step, now, keys, unroll=unroll)
     return runner.replace(state=state, ts=ts, carry=carry), events, trace
 
