@@ -34,6 +34,7 @@ from flax import struct
 from gymnasium import spaces
 from jax import Array
 
+from envs.grid import draw
 from marl.environment import Environment, TimeStep
 from marl.render import BLUE, RED, Thing, board
 
@@ -133,7 +134,7 @@ class CoinGame(Environment):
     def reset(self, key: Array) -> tuple[State, TimeStep]:
         """Seats and coins on random cells; a single coin has a random colour."""
         num_cells = self.size**2
-        seat_draw, coin_draw = jax.random.bits(key, (2,))
+        seat_draw, coin_draw = draw(key, (), ())
         red, seat_draw = _digit(seat_draw, num_cells)
         blue, _ = _digit(seat_draw, num_cells - self.apart_at_start)
         if self.apart_at_start:
@@ -151,17 +152,17 @@ class CoinGame(Environment):
 
     def step(self, key: Array, state: State, action: Array) -> tuple[State, TimeStep]:
         """Both move, coins are taken and replaced; `action` is [2] int."""
-        draw = jax.random.bits(key)
+        (bits,) = draw(key, ())
         moved = jnp.asarray(_next_cell(self.size, self.wrap, self.moves))
         seat_cell = moved.at[action * self.size**2 + state.seat_cell].get(mode="clip")
         own = seat_cell == state.coin_cell  # [2] by seat, and also by coin: coin k has colour k
         other = seat_cell == state.coin_cell[::-1]  # [2] by seat
         reached = own | other[::-1]  # [2] by coin
         if self.tie_rule != "both":
-            winner, draw = _digit(draw, 2) if self.tie_rule == "random" else (0, draw)
+            winner, bits = _digit(bits, 2) if self.tie_rule == "random" else (0, bits)
             beaten = (seat_cell[0] == seat_cell[1]) & (np.arange(2) != winner)  # [2] by seat
             own, other = own & ~beaten, other & ~beaten
-        coin_cell = self._replace_coins(draw, reached, seat_cell, state.coin_cell)
+        coin_cell = self._replace_coins(bits, reached, seat_cell, state.coin_cell)
         return self._look(State(seat_cell, coin_cell, state.time + 1), own, other)
 
     def picture(self, state: State) -> np.ndarray:
