@@ -74,7 +74,7 @@ def test_curves_and_outcomes_are_drawn(folders):
         path=path,
         title="two runs",
         labels={"a": "one", "b": "other"},
-        games={"dilemma": {"runs": ["a", "b"], "curves": {"reward": "reward"}}},
+        games={"dilemma": {"runs": ["a", "b"], "curves": [{"metric": "reward", "label": "reward"}]}},
     )
     with Image.open(path) as picture:
         assert picture.size == (round(2.5 * 5 * 110), round(3.4 * 110))
