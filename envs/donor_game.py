@@ -55,7 +55,8 @@ class DonorGame(Environment):
     `final`, resources / `reward_scale`.
 
     Events of who decides: `cooperated` and `defected`, the shares given and kept; `punished`, the share
-    spent; `refused`. `final_resources` at the end of each game, of all.
+    spent; `refused`. Of all at the end of each game `final_resources`, over `num_games`: their sum is the
+    mean over games.
     """
 
     endowment: Any  # [] units at the start of a game
@@ -121,7 +122,7 @@ class DonorGame(Environment):
         trace = jnp.where(gives[:, None, None], longer, state.trace)
         time = state.time + 1
         is_end = time % self.num_players == 0
-        final = jnp.where(is_end, resources, 0.0)
+        final = jnp.where(is_end, resources / self.num_games, 0.0)
         earned = jnp.log((1 + resources) / (1 + self.endowment))
         if self.reward == "final":
             earned = resources / self.reward_scale

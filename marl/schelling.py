@@ -22,7 +22,7 @@ from marl.algorithm import Algorithm
 from marl.build import Setup, config_errors, player
 from marl.environment import Environment
 from marl.evaluate import play
-from marl.statistics import summarize
+from marl.statistics import of_points
 
 
 class Split(Algorithm):
@@ -109,7 +109,7 @@ def diagram(
     cooperators, defectors = (np.asarray(x, np.float64) for x in found)  # [A + 1, S]
     values = _metrics(cooperators[1:], defectors[:-1])
     return {
-        "metrics": {name: _statistics(x) for name, x in values.items()},
+        "metrics": {name: of_points(x) for name, x in values.items()},
         "sweep": [{"others": float(others)} for others in range(env.num_agents)],
         "lost": [],
         "wall_s": time.perf_counter() - began,
@@ -126,9 +126,3 @@ def _metrics(cooperator: np.ndarray, defector: np.ndarray) -> dict[str, np.ndarr
     }
     curves = {"cooperator": cooperator, "defector": defector, "defection_gain": defector - cooperator}
     return curves | {name: np.broadcast_to(x, cooperator.shape) for name, x in constant.items()}
-
-
-def _statistics(values: np.ndarray) -> dict[str, Any]:
-    """[L, S] values as in a run's summary: lists over L."""
-    points = [summarize(x) for x in values]
-    return {"per_seed": values.tolist()} | {k: [p[k] for p in points] for k in points[0]}

@@ -37,9 +37,12 @@ def curves_and_outcomes(
         path: PNG to write.
         title: above the picture.
         labels: {run: legend}; the same label has the same colour.
-        games: {title of a row: {runs: [run], curves: {metric: label}}}, all with as many curves.
+        games: {title of a row: {runs: [run], curves: [{metric, label}]}}, all with as many curves; the title
+            of a single row is not shown.
     """
     plt = pyplot()
+    from matplotlib.ticker import EngFormatter
+
     num_rows, num_columns = len(games), len(next(iter(games.values()))["curves"]) + len(OUTCOMES)
     figure, axes = plt.subplots(
         num_rows, num_columns, figsize=(2.5 * num_columns, 2.7 * num_rows + 0.7), squeeze=False
@@ -47,12 +50,14 @@ def curves_and_outcomes(
     colours = dict(zip(dict.fromkeys(labels.values()), COLOURS, strict=False))
     for row, (game, shown) in zip(axes, games.items(), strict=True):
         runs, curves = shown["runs"], shown["curves"]
-        row[0].annotate(game, (0, 1.12), xycoords="axes fraction", fontsize=10, weight="bold")
+        if num_rows > 1:
+            row[0].annotate(game, (0, 1.12), xycoords="axes fraction", fontsize=10, weight="bold")
         for run in runs:
             colour = colours[labels[run]]
-            for axis, (metric, label) in zip(row, curves.items(), strict=False):
-                _curve(axis, path.parent / run / "metrics.jsonl", metric, colour)
-                axis.set(xlabel="environment steps", ylabel=label)
+            for axis, curve in zip(row, curves, strict=False):
+                _curve(axis, path.parent / run / "metrics.jsonl", curve["metric"], colour)
+                axis.set(xlabel="environment steps", ylabel=curve["label"])
+                axis.xaxis.set_major_formatter(EngFormatter(sep=""))
         for axis, (metric, label) in zip(row[len(curves) :], OUTCOMES.items(), strict=True):
             found = {run: summaries[f"{run} outcomes"]["metrics"].get(metric) for run in runs}
             _bars(axis, found, {run: colours[labels[run]] for run in runs})

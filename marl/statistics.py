@@ -7,6 +7,7 @@ interquartile mean, stratified percentile bootstrap, probability of improvement.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -113,3 +114,9 @@ def summarize(values: ArrayLike) -> dict[str, float | int | None]:
         "high": high,
         "n": int(values.size),
     }
+
+
+def of_points(values: ArrayLike) -> dict[str, Any]:
+    """[V, S] values as in the summary of a swept run: `per_seed`, and each statistic as a list over V."""
+    found = [summarize(x) for x in np.asarray(values)]
+    return {"per_seed": np.asarray(values).tolist()} | {k: [one[k] for one in found] for k in found[0]}
