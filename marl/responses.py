@@ -18,7 +18,7 @@ from jax import Array
 from marl.build import learning_member, load_run
 from marl.program import Program
 from marl.secrets import read_run_config
-from marl.statistics import summarize
+from marl.statistics import of_points, summarize
 from marl.validation import ConfigError
 
 
@@ -95,6 +95,4 @@ def _summary(
 
 def _statistics(values: np.ndarray) -> dict[str, Any]:
     """Of [S] values, or of [V, S]: then lists over V."""
-    points = [summarize(x) for x in np.atleast_2d(values)]
-    found = {name: [point[name] for point in points] for name in points[0]}
-    return {"per_seed": values.tolist()} | (found if values.ndim > 1 else points[0])
+    return of_points(values) if values.ndim > 1 else {"per_seed": values.tolist()} | summarize(values)
