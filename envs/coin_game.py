@@ -33,7 +33,7 @@ from flax import struct
 from gymnasium import spaces
 from jax import Array
 
-from envs.grid import draw
+from envs import grid
 from marl.environment import Environment, TimeStep
 from marl.render import BLUE, RED, Thing, board
 
@@ -133,7 +133,7 @@ class CoinGame(Environment):
     def reset(self, key: Array) -> tuple[State, TimeStep]:
         """Seats and coins on random cells; a single coin has a random colour."""
         num_cells = self.size**2
-        seat_draw, coin_draw = draw(key, (), ())
+        seat_draw, coin_draw = grid.draw(key, (), ())
         red, seat_draw = _digit(seat_draw, num_cells)
         blue, _ = _digit(seat_draw, num_cells - self.apart_at_start)
         if self.apart_at_start:
@@ -151,7 +151,7 @@ class CoinGame(Environment):
 
     def step(self, key: Array, state: State, action: Array) -> tuple[State, TimeStep]:
         """Both move, coins are taken and replaced; `action` is [2] int."""
-        (bits,) = draw(key, ())
+        (bits,) = grid.draw(key, ())
         moved = jnp.asarray(_next_cell(self.size, self.wrap, self.moves))
         seat_cell = moved.at[action * self.size**2 + state.seat_cell].get(mode="clip")
         own = seat_cell == state.coin_cell  # [2] by seat, and also by coin: coin k has colour k

@@ -50,6 +50,13 @@ def test_a_reward_can_be_the_final_resources():
     assert np.asarray(last.reward).mean() == pytest.approx(1.0)
 
 
+def test_the_final_resources_of_two_games_add_up_to_their_mean():
+    shown = play(game("num_games=2", "schedule=alternating"), lambda ts: 10)
+    ends = [np.asarray(ts.events["final_resources"]).mean() for ts in shown]
+    assert np.flatnonzero(ends).tolist() == [12, 24]
+    assert sum(ends) == pytest.approx(30720)
+
+
 @pytest.mark.parametrize("num_players", [6, 12])
 @pytest.mark.parametrize("schedule", TABLE)
 def test_each_pair_of_the_two_sides_meets_once_in_each_role(schedule, num_players):
