@@ -22,6 +22,8 @@ from marl.evaluate import evaluate_seeds
 from marl.exploiter import best_response, exploiting
 from marl.league import Cell, Entrant, check_entrants, entrant, play_league, write_csv
 from marl.league_plots import exploiters, league_matrix
+from marl.metrics_log import read_rows
+from marl.run import mean_metrics
 from marl.secrets import read_run_config
 from marl.statistics import summarize
 from marl.validation import ConfigError
@@ -149,6 +151,33 @@ def outcomes(
         }
         values = evaluate_seeds(setup.env, setup.algo, learners, seed=seed, **sizes)
         found[f"{run} outcomes"] = _summary({name: _statistics(x) for name, x in values.items()}, began)
+    return found
+
+
+def stretch(*, folders: dict[str, Path], name: str, first: float, last: float) -> dict[str, dict]:
+    """What the runs' metrics were in a part of training.
+
+    Args:
+        folders: {run: its folder}.
+        name: of the part.
+        first, last: shares of training between which its rows of metrics ended.
+
+    Returns:
+        {"RUN NAME": summary}, one value a seed, the mean over the rows.
+
+    Raises:
+        ConfigError: if no row ended there.
+    """
+    found = {}
+    for run, folder in folders.items():
+        began, rows = time.perf_counter(), read_rows(folder / "metrics.jsonl")
+        end = rows[-1]["update"]
+        chosen = [row for row in rows if first * end < row["update"] <= last * end]
+        if not chosen:
+            raise ConfigError(
+                [f"figure.after: {name}: no row of metrics between {first} and {last} of {run}"]
+            )
+        found[f"{run} {name}"] = _summary(mean_metrics(chosen), began)
     return found
 
 

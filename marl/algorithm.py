@@ -60,6 +60,7 @@ class Algorithm(struct.PyTreeNode):
     """
 
     num_steps = 1  # rollout length T between updates
+    max_envs = None  # parallel games that it can learn from, None: any number
     group_size = 1  # neighbouring games that share all draws of the game, not those of the players
 
     def check(self, env: Environment) -> None:

@@ -59,6 +59,9 @@ def build(cfg: DictConfig) -> Setup:
         env.check()
         algo = build_algo(cfg, env)
         algo.check(env)
+    if algo.max_envs and cfg.num_envs > algo.max_envs:
+        who = type(algo).__name__
+        raise ConfigError([f"num_envs={cfg.num_envs}: must be at most {algo.max_envs} with {who}"])
     return Setup(cfg, env, algo)
 
 

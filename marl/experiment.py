@@ -137,8 +137,8 @@ def after_training(nodes: Mapping[str, Any], folders: dict[str, Path], folder: P
 def plan(name: str, overrides: Sequence[str], scale: str) -> dict[str, DictConfig]:
     """The composed configuration of every run of an experiment, all checked before any starts.
 
-    A run is a list of overrides, or {scale: such a list}. One that is null is left out: so a figure
-    made from another one takes its runs away.
+    A run is a list of overrides, or {scale: such a list}. One that is null is left out, in all scales or
+    in one: so a figure made from another one takes its runs away.
 
     Raises:
         ConfigError: naming everything wrong.
@@ -150,7 +150,7 @@ def plan(name: str, overrides: Sequence[str], scale: str) -> dict[str, DictConfi
         raise ConfigError([f"scale={scale}: must be one of {', '.join(figure.scales)}"])
     of_scale = lambda own: own[scale] if isinstance(own, Mapping) else own
     choose = lambda own: compose([f"experiment={name}", *of_scale(own), *figure.scales[scale], *overrides])
-    return {title: choose(own) for title, own in figure.runs.items() if own is not None}
+    return {title: choose(own) for title, own in figure.runs.items() if of_scale(own) is not None}
 
 
 def check_claims(claims: list[dict[str, Any]], summaries: dict[str, dict]) -> list[Claim]:

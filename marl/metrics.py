@@ -15,6 +15,15 @@ from jax import Array
 from marl.environment import TimeStep
 
 MAX_SEATS_SHOWN = 16
+# Shares of acts: {metric: (event, the events that together make the whole)}.
+SHARES = {
+    "punishment_rate": ("punished", ("punished", "spared")),
+    "direct_rate": ("punished_directly", ("punished",)),
+    "just_rate": ("punished_justly", ("punished_justly", "punished_unjustly")),
+    "cooperator_choice_rate": ("chose_cooperator", ("chose",)),
+    "punisher_choice_rate": ("chose_punisher", ("chose",)),
+    "just_punisher_choice_rate": ("chose_just_punisher", ("chose",)),
+}
 
 
 class Tally(struct.PyTreeNode):
@@ -61,7 +70,7 @@ def report(tally: Tally, losses: dict[str, Array]) -> dict[str, Array]:
     Names: `reward` per step and seat, `reward/seat_i`, `return` and `equality` of the
     episodes that ended (nan if none did), `events/NAME` per step and seat, and
     `cooperation_rate` = cooperated / (cooperated + defected) and `share_of_best` = points / best_points
-    where a game tells both.
+    where a game tells both, and likewise those of SHARES.
     """
     total = jax.tree.map(lambda x: x.sum(0), tally)
     out = {"reward": total.reward.mean() / total.steps}
@@ -75,6 +84,7 @@ def report(tally: Tally, losses: dict[str, Array]) -> dict[str, Array]:
         out["cooperation_rate"] = cooperation_rate(total.events)
     if {"points", "best_points"} <= total.events.keys():
         out["share_of_best"] = share_of_best(total.events)
+    out |= shares(total.events)
     return out | {f"loss/{k}": v.mean() for k, v in losses.items()}
 
 
@@ -88,6 +98,16 @@ def share_of_best(events: dict[str, Array]) -> Array:
     """[] points earned, over what could have been earned together; 0 if nothing could."""
     best = events["best_points"].sum()
     return events["points"].sum() / jnp.where(best > 0, best, 1.0)
+
+
+def shares(events: dict[str, Array]) -> dict[str, Array]:
+    """Those of SHARES whose events are told, [] each; 0 where nothing was done."""
+    out = {}
+    for name, (part, wholes) in SHARES.items():
+        if {part, *wholes} <= events.keys():
+            whole = sum(events[event].sum() for event in wholes)
+            out[name] = events[part].sum() / jnp.where(whole > 0, whole, 1.0)
+    return out
 
 
 def efficiency(reward: Array) -> Array:

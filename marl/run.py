@@ -180,17 +180,21 @@ class _Leg:
 
 
 def final_metrics(rows: list[dict], fraction: float) -> dict[str, dict[str, Any]]:
-    """Means over the last `fraction` of the rows, per seed, with their statistics over seeds.
+    """As `mean_metrics`, of the last `fraction` of the rows."""
+    return mean_metrics(rows[-max(1, round(len(rows) * fraction)) :])
+
+
+def mean_metrics(rows: list[dict]) -> dict[str, dict[str, Any]]:
+    """Means over rows of metrics, per seed, with their statistics over seeds.
 
     Rows without a value (no episode ended in that chunk) do not count, nor do seeds that diverged.
 
     Returns:
         {name: {per_seed, mean, iqm, low, high, n}}; with a sweep each is a list over its points.
     """
-    last = rows[-max(1, round(len(rows) * fraction)) :]
-    final, lost = {}, np.asarray(last[-1]["metrics"].get("finite", 1.0)) == 0
-    for name in last[-1]["metrics"]:
-        found = np.asarray([row["metrics"][name] for row in last], np.float64)  # [rows, (V,) S]
+    final, lost = {}, np.asarray(rows[-1]["metrics"].get("finite", 1.0)) == 0
+    for name in rows[-1]["metrics"]:
+        found = np.asarray([row["metrics"][name] for row in rows], np.float64)  # [rows, (V,) S]
         known = np.isfinite(found)
         values = np.where(known, found, 0.0).sum(0) / np.where(known.any(0), known.sum(0), np.nan)
         values = np.where(lost, np.nan, values)

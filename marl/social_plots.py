@@ -11,6 +11,7 @@ from marl.metrics_log import read_rows
 from marl.plots import COLOURS, pyplot
 from marl.statistics import summarize
 
+MORE_COLOURS = ("#c2185b", "#00897b", "#8d6e63", "#9e9d24", "#5e35b1", "#ef6c00", "#546e7a", "#ad1457")
 OUTCOMES = {
     "efficiency": "efficiency\n(group's reward a step)",
     "equality": "equality\n(1 - Gini)",
@@ -73,6 +74,93 @@ def curves_and_outcomes(
     figure.tight_layout(rect=(0, 0, 1, 0.93))
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def rolling_curves(
+    *,
+    summaries: dict[str, dict],
+    path: Path,
+    title: str,
+    x_label: str,
+    updates_per_x: float,
+    window: float,
+    labels: dict[str, str],
+    panels: list[dict[str, Any]],
+    columns: int,
+    reference: dict[str, dict[str, float]],
+    show_reference: bool,
+) -> None:
+    """A panel a metric: centred rolling means over training, of the mean over seeds.
+
+    The band is 1.96 times the rolling standard deviation of that mean, as in Dasgupta and Musolesi 2023
+    (no standard error); lines and bands need half a window of rows. Diamonds: published values at the end.
+
+    Args:
+        summaries: {run: summary} of runs that lie beside `path`.
+        path: PNG to write.
+        title: above the picture.
+        x_label: what the x axis counts; updates_per_x: updates of one such thing.
+        window: of the rolling mean, in the same things.
+        labels: {run: legend}, in the order of the colours; runs that there are not are left out.
+        panels: one a metric: {metric, label}, optionally `scale` (a factor) and `limits` [low, high].
+        columns: panels side by side.
+        reference: {metric: {run: published value, scaled}}; show_reference: whether it is drawn.
+    """
+    plt = pyplot()
+    num_rows = -(-len(panels) // columns)
+    figure, grid = plt.subplots(
+        num_rows, columns, figsize=(4.4 * columns, 3.1 * num_rows + 0.9), squeeze=False
+    )
+    drawn = {run: label for run, label in labels.items() if run in summaries}
+    colours = dict(zip(drawn, (*COLOURS, *MORE_COLOURS), strict=False))
+    for axis, panel in zip(grid.flat, panels, strict=False):
+        known = reference.get(panel["metric"]) or {} if show_reference else {}
+        for run, colour in colours.items():
+            found = _rolling(path.parent / run / "metrics.jsonl", panel["metric"], updates_per_x, window)
+            _band(axis, *found, panel.get("scale", 1.0), colour, known.get(run))
+        axis.set(xlabel=x_label, ylabel=panel["label"])
+        if "limits" in panel:
+            axis.set_ylim(*panel["limits"])
+        axis.spines[["top", "right"]].set_visible(False)
+    for axis in list(grid.flat)[len(panels) :]:
+        axis.axis("off")
+    lines = [plt.Line2D([], [], color=colours[run], linewidth=3, label=label) for run, label in drawn.items()]
+    if show_reference and any(reference.values()):
+        lines.append(plt.Line2D([], [], color="0.3", marker="D", linestyle="", label="reference"))
+    figure.legend(handles=lines, frameon=False, fontsize=9, loc="lower center", ncols=4)
+    figure.suptitle(title, fontsize=11, y=0.99)
+    figure.tight_layout(rect=(0, 0.11 if num_rows == 1 else 0.07, 1, 0.98))
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _band(
+    axis: Any,
+    x: np.ndarray,
+    mean: np.ndarray,
+    spread: np.ndarray,
+    scale: float,
+    colour: str,
+    known: float | None,
+) -> None:
+    """A line [n] and the band around it, and a diamond at its end for the published value."""
+    axis.plot(x, scale * mean, color=colour, linewidth=1.3)
+    low, high = (scale * (mean + sign * 1.96 * spread) for sign in (-1, 1))
+    axis.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+    if known is not None and len(x):
+        axis.plot(1.02 * x[-1], known, "D", color=colour, markersize=5, clip_on=False)
+
+
+def _rolling(log: Path, metric: str, updates_per_x: float, window: float) -> tuple[np.ndarray, ...]:
+    """[n] x, mean and standard deviation of the centred windows of the mean over seeds; n may be 0."""
+    rows = [row for row in read_rows(log) if metric in row["metrics"]]
+    x = np.array([row["update"] for row in rows]) / updates_per_x
+    y = np.array([np.nanmean(row["metrics"][metric]) for row in rows])
+    size = max(1, round(window / x[0])) if len(x) else 1
+    if len(x) < size:
+        return (np.zeros(0),) * 3
+    parts = np.lib.stride_tricks.sliding_window_view(y, size)
+    return np.convolve(x, np.ones(size) / size, "valid"), parts.mean(-1), parts.std(-1)
 
 
 def _curve(axis: Any, log: Path, metric: str, colour: str) -> None:

@@ -85,9 +85,10 @@ def check_types(env, key):
     assert of(ts.terminated) == of(ts.truncated) == ((), jnp.bool_)
     for name, event in ts.events.items():
         assert of(event) == ((A,), jnp.float32), f"event {name} is {event}"
-    assert ts.obs.keys() <= {"grid", "vector", "stage"}
+    assert ts.obs.keys() <= {"grid", "vector", "stage", "role", "over"}
     assert ("stage" in ts.obs) == (env.num_stages > 1), "obs['stage'] stands for several stages"
-    assert "stage" not in ts.obs or of(ts.obs["stage"]) == ((A,), jnp.int32)
+    for name, dtype in (("stage", jnp.int32), ("role", jnp.int32), ("over", jnp.bool_)):
+        assert name not in ts.obs or of(ts.obs[name]) == ((A,), dtype)
     if "vector" in ts.obs:
         assert ts.obs["vector"].ndim == 2
         assert ts.obs["vector"].shape[0] == A

@@ -1,0 +1,1 @@
+"""The population game and its parts: who meets whom, who may punish whom, what reputation is."""
