@@ -14,7 +14,7 @@ from marl import after, league
 from marl.config import compose, groups
 from marl.experiment import after_training, plan
 from marl.run import run
-from marl.social_plots import curves_and_outcomes
+from marl.social_plots import curves_and_outcomes, rolling_curves
 from marl.validation import ConfigError
 
 TINY = ["env.horizon=4", "num_envs=2", "total_steps=16", "log_every=1", "network.hidden=[4]"]
@@ -78,6 +78,35 @@ def test_curves_and_outcomes_are_drawn(folders):
     )
     with Image.open(path) as picture:
         assert picture.size == (round(2.5 * 5 * 110), round(3.4 * 110))
+
+
+def test_a_stretch_of_training_has_the_metrics_of_its_rows(folders):
+    rows = [json.loads(line) for line in (folders["a"] / "metrics.jsonl").read_text().splitlines()]
+    assert [row["update"] for row in rows] == [1, 2]
+    found = after.stretch(folders=folders, name="early", first=0.0, last=0.5)
+    assert found.keys() == {"a early", "b early"}
+    assert found["a early"]["metrics"]["reward"]["per_seed"] == pytest.approx(rows[0]["metrics"]["reward"])
+    with pytest.raises(ConfigError, match=r"never: no row of metrics between 0\.1 and 0\.2 of a"):
+        after.stretch(folders=folders, name="never", first=0.1, last=0.2)
+
+
+def test_rolling_curves_are_drawn_of_the_runs_that_there_are(folders):
+    path = folders["a"].parent / "rolling.png"
+    rolling_curves(
+        summaries=after.stretch(folders=folders, name="", first=0.0, last=1.0) | {"a": {}},
+        path=path,
+        title="one run",
+        x_label="updates",
+        updates_per_x=1,
+        window=2,
+        labels={"a": "one", "gone": "none"},
+        panels=[{"metric": "reward", "label": "reward", "scale": 2}, {"metric": "none", "label": "nothing"}],
+        columns=2,
+        reference={"reward": {"a": -1.0, "gone": 0.0}},
+        show_reference=True,
+    )
+    with Image.open(path) as picture:
+        assert picture.size == (round(4.4 * 2 * 110), round(4.0 * 110))
 
 
 def test_same_seeds_and_different_seeds_are_kept_apart(played, folders):

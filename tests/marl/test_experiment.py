@@ -90,3 +90,9 @@ def test_a_run_may_differ_by_scale():
     names = {scale: cfgs["harvest_common"].env.layout for scale, cfgs in runs.items()}
     assert names == {"smoke": "commons_harvest_small", "paper": "commons_harvest_open"}
     assert [cfgs["clean_up_common"].env.num_players for cfgs in runs.values()] == [4, 7]
+
+
+def test_a_run_may_be_left_out_at_a_scale():
+    smoke, paper = (plan("dasgupta2023/cooperation", [], scale) for scale in ("smoke", "paper"))
+    assert smoke.keys() < paper.keys()
+    assert {cfg.total_steps // cfg.algo.num_steps for cfg in paper.values()} == {100_000}, "2000 episodes"

@@ -12,6 +12,7 @@ from marl.metrics import (
     peace,
     report,
     share_of_best,
+    shares,
     sustainability,
     welfare,
 )
@@ -103,6 +104,12 @@ def test_cooperation_rate_is_a_share_of_moves():
     events = {"cooperated": jnp.array([3.0, 0.0]), "defected": jnp.array([1.0, 4.0])}
     assert cooperation_rate(events) == 3 / 8
     assert cooperation_rate(jax.tree.map(jnp.zeros_like, events)) == 0.0
+
+
+def test_shares_are_those_of_acts_that_are_told():
+    events = {"punished": jnp.array([3.0, 0.0]), "spared": jnp.array([1.0, 4.0]), "chose": jnp.zeros(2)}
+    assert shares(events) == {"punishment_rate": 3 / 8}
+    assert shares(events | {"chose_cooperator": jnp.zeros(2)})["cooperator_choice_rate"] == 0.0
 
 
 def step(reward, cooperated, done):
