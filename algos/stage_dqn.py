@@ -176,7 +176,7 @@ class StageDQN(Algorithm):
         gain = earned if self.reward == "total" else gain
         role, over = last["role"], last["over"]
         pair = jnp.stack([(role == 1).argmax(), (role == 2).argmax()])
-        ended = over[pair].all()
+        ended = over[pair].all() & decided[1][pair].any()  # now, not in a round before
         nets, losses = list(learner.nets), {}
 
         join = lambda seats, *row: jnp.concatenate(
@@ -184,7 +184,7 @@ class StageDQN(Algorithm):
         )
         never, groups = jnp.zeros_like(gain), {}
         if nets[0] is not None:
-            due = ended if self.choice_learns == "turn" else jnp.bool_(True)
+            due = ended if self.choice_learns == "turn" else decided[1][pair].any()
             row = learner.seen, learner.chose, gain, never, last["vector"][:, columns[0]]
             groups[0] = [(pair[:1], due[None], join(pair[:1], *row), bits[0])]
         end = over.astype(jnp.float32) if self.ends else never

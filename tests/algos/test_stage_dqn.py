@@ -188,19 +188,22 @@ def test_in_the_centipede_moves_earn_the_total_and_a_turn_teaches_once():
         "algo.ends=true",
         "algo.epsilon_start=[0.0,0.0,0.0]",
     )
-    total, taught = np.zeros(5), 0
-    for _ in range(8):
+    total, taught, turns = np.zeros(5), 0, 40
+    for _ in range(4 * turns):
         before, after, batch = training.round()
         total += batch.reward.sum(0)
         host, guest = pair(batch)
         for seat in (host, guest):
             if after.nets[1].size[seat] > before.nets[1].size[seat]:
                 assert last_rows(after.nets[1], seat)[5] == total[seat]
-        taught = int((after.nets[0].size - before.nets[0].size).sum())
-        if taught:
+        learned = np.asarray(after.nets[0].size - before.nets[0].size)
+        if learned.any():
             assert last_rows(after.nets[0], host)[6] == total[host]
+            taught += learned.sum()
             total[:] = 0
-    assert int(after.nets[0].size.sum()) >= 2
+    assert taught == turns, "once a turn, also where it stopped early"
+    moves = int(after.nets[1].size.sum())
+    assert turns < moves < 4 * turns, "some stopped early"
 
 
 def test_in_a_dilemma_without_punishment_defection_is_learned():
