@@ -174,7 +174,7 @@ class StageDQN(Algorithm):
         gain = reward[1] + jnp.where(decided[2:], 0, reward[2:]).sum(0)  # of moves
         earned = learner.earned + gain
         gain = earned if self.reward == "total" else gain
-        role, over = last["role"], last["over"]
+        role, over = last["role"], last["over"] > 0
         pair = jnp.stack([(role == 1).argmax(), (role == 2).argmax()])
         ended = over[pair].all() & decided[1][pair].any()  # now, not in a round before
         nets, losses = list(learner.nets), {}

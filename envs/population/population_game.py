@@ -70,7 +70,7 @@ class PopulationGame(Environment):
     obs["vector"] holds what the decisions of the stages turn on, side by side (`stage_columns`): of a
     selection see `Partners`; of a move the opponent's and the own last move and, if seen, their reputations;
     of a judgement the victim's and its opponent's last move and, if seen, the opponent's and the victim's
-    reputation. obs["role"]: 1 host, 2 guest, 0 neither. obs["over"]: the seat makes no more moves this turn.
+    reputation. obs["role"]: 1 host, 2 guest, 0 neither. obs["over"]: 1, no more moves this turn.
 
     Events: cooperated, defected; `spared` or `punished` for each decision, of these punished_directly (not as
     a third party), punished_justly, punished_unjustly; was_punished; reputation (of a seat, as it is seen on
@@ -271,12 +271,13 @@ class PopulationGame(Environment):
         for stage, facts in (("play", move), ("punishment", judge))[: self.num_stages - 1]:
             parts.append(jnp.stack(facts[: 4 if self.reputation.sees(stage) else 2], axis=1))
         stage = jnp.asarray(STAGES)[state.time % len(self.round_stages)]
+        over = ~state.live | (state.round + self.alternate * (role == 1) >= self.rounds)
         return TimeStep(
             obs={
                 "vector": jnp.concatenate(parts, axis=1).astype(jnp.float32),
                 "stage": jnp.broadcast_to(stage, num),
                 "role": role,
-                "over": ~state.live | (state.round + self.alternate * (role == 1) >= self.rounds),
+                "over": over.astype(jnp.int32),
             },
             reward=reward,
             terminated=jnp.bool_(False),
