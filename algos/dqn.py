@@ -28,6 +28,7 @@ from marl.algorithm import Algorithm, Batch
 from marl.environment import Environment, TimeStep
 from marl.networks import QNetwork, initial_carry
 from marl.population import Seats, num_learners, to_learners, to_seats
+from marl.validation import require_choices
 
 PER_STAGE = ("learning_rate", "epsilon_start", "epsilon_end", "epsilon_steps")
 MANY_STEPS = 1 << 30  # where the count of steps stands still, before it overflows
@@ -94,9 +95,7 @@ class DQN(Algorithm):
         """Raise ValueError for fields that do not fit each other, the game, or what the network can read."""
         if not isinstance(env.action_space, spaces.Discrete):
             raise ValueError(f"algo dqn needs Discrete actions, not {env.action_space}")
-        for key, known in (("loss", LOSSES), ("epsilon_schedule", SCHEDULES)):
-            if getattr(self, key) not in known:
-                raise ValueError(f"algo.{key}={getattr(self, key)}: must be one of {', '.join(known)}")
+        require_choices(self, "algo", {"loss": LOSSES, "epsilon_schedule": SCHEDULES})
         num = self._num_networks(env)
         for key in PER_STAGE:
             value = np.asarray(getattr(self, key))

@@ -34,10 +34,12 @@ from flax import struct
 from jax import Array
 
 from algos.random_player import pick
+from algos.td import q_loss, q_target
 from marl.algorithm import Algorithm, Batch
 from marl.environment import Environment, TimeStep
 from marl.population import Seats
 from marl.returns import align
+from marl.validation import require_choices
 
 REWARDS, LEARNS = ("increment", "total"), ("round", "turn")
 STAGES = ("selection", "move", "judgement")
@@ -96,9 +98,7 @@ class StageDQN(Algorithm):
             )
         if self.seats != tuple(range(env.num_agents)):
             raise ValueError("seats: stage_dqn learns for each seat alone; use independent")
-        for key, known in (("reward", REWARDS), ("choice_learns", LEARNS)):
-            if getattr(self, key) not in known:
-                raise ValueError(f"algo.{key}={getattr(self, key)}: must be one of {', '.join(known)}")
+        require_choices(self, "algo", {"reward": REWARDS, "choice_learns": LEARNS})
         for key in PER_STAGE:
             if np.size(getattr(self, key)) < env.num_stages:
                 raise ValueError(f"algo.{key}: must hold {env.num_stages} numbers, one a stage")
@@ -166,17 +166,17 @@ class StageDQN(Algorithm):
         decided, action = mask.sum(-1) > 1, action.astype(jnp.float32)
         bits = jax.random.bits(key, (self.num_steps + 1, 2, self.batch_size))
         columns = [slice(*c) for c in env.stage_columns]
-        chosen = decided[0]
         learner = learner.replace(
-            seen=jnp.where(chosen[:, None], seen[0][:, columns[0]], learner.seen),
-            chose=jnp.where(chosen, action[0], learner.chose),
+            seen=jnp.where(decided[0][:, None], seen[0][:, columns[0]], learner.seen),
+            chose=jnp.where(decided[0], action[0], learner.chose),
         )
         gain = reward[1] + jnp.where(decided[2:], 0, reward[2:]).sum(0)  # of moves
         earned = learner.earned + gain
         gain = earned if self.reward == "total" else gain
         role, over = last["role"], last["over"] > 0
         pair = jnp.stack([(role == 1).argmax(), (role == 2).argmax()])
-        ended = over[pair].all() & decided[1][pair].any()  # now, not in a round before
+        moved = decided[1][pair]
+        ended = over[pair].all() & moved.any()  # now, not in a round before
         nets, losses = list(learner.nets), {}
 
         join = lambda seats, *row: jnp.concatenate(
@@ -184,12 +184,12 @@ class StageDQN(Algorithm):
         )
         never, groups = jnp.zeros_like(gain), {}
         if nets[0] is not None:
-            due = ended if self.choice_learns == "turn" else decided[1][pair].any()
+            due = ended if self.choice_learns == "turn" else moved.any()
             row = learner.seen, learner.chose, gain, never, last["vector"][:, columns[0]]
             groups[0] = [(pair[:1], due[None], join(pair[:1], *row), bits[0])]
         end = over.astype(jnp.float32) if self.ends else never
         row = seen[1][:, columns[1]], action[1], gain, end, last["vector"][:, columns[1]]
-        groups[1] = [(pair, decided[1][pair], join(pair, *row), bits[1])]
+        groups[1] = [(pair, moved, join(pair, *row), bits[1])]
         for t in range(2, self.num_steps):
             seats = first_true(decided[t], env.stage_deciders[JUDGE])
             row = join(seats, seen[t][:, columns[JUDGE]], action[t], reward[t], never)
@@ -232,7 +232,7 @@ class StageDQN(Algorithm):
         """One network's step on items [B, W]; `own` as `kept` in `_learn`."""
         params, target, opt_state, epsilon, number = own
         sizes = self._sizes(env, stage)
-        width, outputs = sizes[0], sizes[2]
+        width = sizes[0]
         x, action, reward, terminal = (
             items[:, :width],
             items[:, width],
@@ -245,12 +245,9 @@ class StageDQN(Algorithm):
         if inputs is not None:  # a table of all inputs, and a one-hot of each item's place in it
             one_hot = lambda x: (x @ code)[:, None] == np.arange(len(inputs))
             look = lambda params, x: one_hot(x) @ q_values(params, sizes, jnp.asarray(inputs))
-        goal = reward + self.gamma * (1 - terminal) * look(target, reached).max(-1)
-
-        def loss(params: Array) -> Array:
-            taken = action[:, None] == np.arange(outputs)
-            return optax.huber_loss((look(params, x) * taken).sum(-1), goal).mean()
-
+        next_q = look(target, reached)
+        goal = q_target(next_q, next_q, None, reward, terminal, gamma=self.gamma)
+        loss = lambda params: q_loss(look(params, x), action.astype(jnp.int32), goal, kind="huber")[0]
         value, grads = jax.value_and_grad(loss)(params)
         updates, opt_state = optax.adam(self.learning_rate[stage]).update(grads, opt_state)
         params = optax.apply_updates(params, updates)

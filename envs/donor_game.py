@@ -30,6 +30,7 @@ from gymnasium import spaces
 from jax import Array
 
 from marl.environment import Environment, TimeStep
+from marl.validation import require_choices
 
 CHOICES = {"schedule": ("halves", "alternating"), "reward": ("log", "final")}
 GIVES, PUNISHES, REFUSES = range(3)  # columns of what an action does
@@ -89,9 +90,7 @@ class DonorGame(Environment):
 
     def check(self) -> None:
         """Raise ValueError for unknown rules or numbers out of range."""
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"env.{name}={getattr(self, name)}: must be one of {', '.join(known)}")
+        require_choices(self, "env", CHOICES)
         if self.num_players < 2 or self.num_players % 2:
             raise ValueError(f"env.num_players={self.num_players}: must be even and at least 2")
         for name, low in (("gift_levels", 2), ("punish_levels", 0), ("trace_length", 0)):

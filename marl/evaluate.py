@@ -17,7 +17,7 @@ from jax import Array
 from marl.algorithm import Algorithm
 from marl.build import hold, learning_member
 from marl.environment import EXTRINSIC, Environment, TimeStep, clip_to_space
-from marl.metrics import cooperation_rate, equality, peace, share_of_best
+from marl.metrics import equality, peace, shares
 from marl.population import Mixture
 
 
@@ -47,12 +47,9 @@ class Episodes(struct.PyTreeNode):
             f"reward/seat_{i}": (self.return_ * per_step)[:, i].mean() for i in range(self.return_.shape[1])
         }
         out |= {f"events/{k}": (v * per_step).mean() for k, v in self.events.items()}
-        if {"cooperated", "defected"} <= self.events.keys():
-            out["cooperation_rate"] = cooperation_rate(self.events)
+        out |= shares(self.events)
         if "away" in self.events:
             out["peace"] = peace((self.events["away"] * per_step)[None]).mean()
-        if {"points", "best_points"} <= self.events.keys():
-            out["share_of_best"] = share_of_best(self.events)
         return out
 
 

@@ -137,8 +137,8 @@ def after_training(nodes: Mapping[str, Any], folders: dict[str, Path], folder: P
 def plan(name: str, overrides: Sequence[str], scale: str) -> dict[str, DictConfig]:
     """The composed configuration of every run of an experiment, all checked before any starts.
 
-    A run is a list of overrides, or {scale: such a list}. One that is null is left out, in all scales or
-    in one: so a figure made from another one takes its runs away.
+    A run is a list of overrides, or {scale: such a list}, with `common` for those of all scales. One that is
+    null is left out, in all scales or in one: so a figure made from another one takes its runs away.
 
     Raises:
         ConfigError: naming everything wrong.
@@ -148,7 +148,12 @@ def plan(name: str, overrides: Sequence[str], scale: str) -> dict[str, DictConfi
         raise ConfigError([f"experiment={name}: describes no figure"])
     if scale not in figure.scales:
         raise ConfigError([f"scale={scale}: must be one of {', '.join(figure.scales)}"])
-    of_scale = lambda own: own[scale] if isinstance(own, Mapping) else own
+
+    def of_scale(own: Any) -> list[str] | None:
+        if not isinstance(own, Mapping):
+            return own
+        return None if own[scale] is None else [*own.get("common", ()), *own[scale]]
+
     choose = lambda own: compose([f"experiment={name}", *of_scale(own), *figure.scales[scale], *overrides])
     return {title: choose(own) for title, own in figure.runs.items() if of_scale(own) is not None}
 

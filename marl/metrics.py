@@ -15,8 +15,10 @@ from jax import Array
 from marl.environment import TimeStep
 
 MAX_SEATS_SHOWN = 16
-# Shares of acts: {metric: (event, the events that together make the whole)}.
+# {metric: (event, the events that together make the whole)}, of what all seats did.
 SHARES = {
+    "cooperation_rate": ("cooperated", ("cooperated", "defected")),
+    "share_of_best": ("points", ("best_points",)),
     "punishment_rate": ("punished", ("punished", "spared")),
     "direct_rate": ("punished_directly", ("punished",)),
     "just_rate": ("punished_justly", ("punished_justly", "punished_unjustly")),
@@ -68,9 +70,8 @@ def report(tally: Tally, losses: dict[str, Array]) -> dict[str, Array]:
     """Scalars from the Tally and the algorithm's metrics of several updates (leaves [U, ...]).
 
     Names: `reward` per step and seat, `reward/seat_i`, `return` and `equality` of the
-    episodes that ended (nan if none did), `events/NAME` per step and seat, and
-    `cooperation_rate` = cooperated / (cooperated + defected) and `share_of_best` = points / best_points
-    where a game tells both, and likewise those of SHARES.
+    episodes that ended (nan if none did), `events/NAME` per step and seat, and those of SHARES whose
+    events the game tells.
     """
     total = jax.tree.map(lambda x: x.sum(0), tally)
     out = {"reward": total.reward.mean() / total.steps}
@@ -80,24 +81,8 @@ def report(tally: Tally, losses: dict[str, Array]) -> dict[str, Array]:
     out["episode_length"] = total.length / total.episodes
     out["equality"] = total.equality / total.episodes
     out |= {f"events/{k}": v.mean() / total.steps for k, v in total.events.items()}
-    if {"cooperated", "defected"} <= total.events.keys():
-        out["cooperation_rate"] = cooperation_rate(total.events)
-    if {"points", "best_points"} <= total.events.keys():
-        out["share_of_best"] = share_of_best(total.events)
     out |= shares(total.events)
     return out | {f"loss/{k}": v.mean() for k, v in losses.items()}
-
-
-def cooperation_rate(events: dict[str, Array]) -> Array:
-    """[] share of cooperation among all moves that cooperate or defect; 0 if there was none."""
-    cooperated, defected = events["cooperated"].sum(), events["defected"].sum()
-    return cooperated / jnp.maximum(cooperated + defected, 1.0)
-
-
-def share_of_best(events: dict[str, Array]) -> Array:
-    """[] points earned, over what could have been earned together; 0 if nothing could."""
-    best = events["best_points"].sum()
-    return events["points"].sum() / jnp.where(best > 0, best, 1.0)
 
 
 def shares(events: dict[str, Array]) -> dict[str, Array]:

@@ -175,3 +175,10 @@ def _holds(rule: Rule, value: Any) -> bool:
         return bool(rule[0](value))
     except (TypeError, AttributeError):
         return False
+
+
+def require_choices(owner: Any, prefix: str, choices: dict[str, Iterable[str]]) -> None:
+    """Raise ValueError, naming PREFIX.FIELD, for a field of `owner` that is none of its {field: choices}."""
+    for name, known in choices.items():
+        if getattr(owner, name) not in known:
+            raise ValueError(f"{prefix}.{name}={getattr(owner, name)}: must be one of {', '.join(known)}")

@@ -17,6 +17,7 @@ from flax import struct
 from jax import Array
 
 from envs.grid import draw, nth_true
+from marl.validation import require_choices
 
 RULES, SIGHTS = ("chosen", "random"), ("reputations", "moves")
 MIN_CAVE = 3  # seats
@@ -31,10 +32,7 @@ class Partners(struct.PyTreeNode):
 
     def check(self, num_players: int) -> None:
         """Raise ValueError for an unknown rule, or caves that do not fit."""
-        for name, known in (("rule", RULES), ("sees", SIGHTS)):
-            if getattr(self, name) not in known:
-                wrong = f"env.partners.{name}={getattr(self, name)}"
-                raise ValueError(f"{wrong}: must be one of {', '.join(known)}")
+        require_choices(self, "env.partners", {"rule": RULES, "sees": SIGHTS})
         caves = self.caves
         if caves and (caves < 2 or num_players % caves or num_players // caves < MIN_CAVE):
             wrong = f"env.partners.caves={caves}: must be 0, or at least 2 and divide"

@@ -86,8 +86,6 @@ class PopulationGame(Environment):
     alternate: bool = struct.field(pytree_node=False)  # the game's seats move one after the other
     horizon: int = struct.field(pytree_node=False)  # episodes
 
-    can_truncate = True
-
     @property
     def num_agents(self) -> int:
         """N."""
@@ -167,7 +165,7 @@ class PopulationGame(Environment):
             third=jnp.zeros(2, jnp.int32),
             time=jnp.int32(0),
         )
-        return state, self._look(state, jnp.zeros(num), {})
+        return state, self._look(*self._outcome(state, jnp.zeros(num), {}))
 
     def step(self, key: Array, state: State, action: Array) -> tuple[State, TimeStep]:
         """Begin a turn or go on with it, move, or judge a move; `action` is [N] int."""
@@ -283,7 +281,7 @@ class PopulationGame(Environment):
             terminated=jnp.bool_(False),
             truncated=state.time >= self.fixed_horizon,
             action_mask=self._legal(state, stage, may),
-            events=events or self._outcome(state, reward, {})[2],
+            events=events,
         )
 
     def _legal(self, state: State, stage: Array, may: Array) -> Array:

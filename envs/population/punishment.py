@@ -13,6 +13,8 @@ import numpy as np
 from flax import struct
 from jax import Array
 
+from marl.validation import require_choices
+
 KINDS = ("none", "direct", "third_party", "both")
 
 
@@ -26,8 +28,7 @@ class Punishment(struct.PyTreeNode):
 
     def check(self) -> None:
         """Raise ValueError for an unknown kind."""
-        if self.kind not in KINDS:
-            raise ValueError(f"env.punishment.kind={self.kind}: must be one of {', '.join(KINDS)}")
+        require_choices(self, "env.punishment", {"kind": KINDS})
 
     @property
     def num_punishers(self) -> int:

@@ -12,6 +12,8 @@ import numpy as np
 from flax import struct
 from jax import Array
 
+from marl.validation import require_choices
+
 UPDATES = ("none", "play", "punishment", "both")
 SCALES = ("sum", "mean")
 STAGES = ("play", "punishment")
@@ -49,10 +51,7 @@ class Reputation(struct.PyTreeNode):
 
     def check(self) -> None:
         """Raise ValueError for an unknown choice."""
-        for name, known in (("updated_by", UPDATES), ("scale", SCALES)):
-            if getattr(self, name) not in known:
-                wrong = f"env.reputation.{name}={getattr(self, name)}"
-                raise ValueError(f"{wrong}: must be one of {', '.join(known)}")
+        require_choices(self, "env.reputation", {"updated_by": UPDATES, "scale": SCALES})
         unknown = [stage for stage in self.seen_in if stage not in STAGES]
         if unknown:
             raise ValueError(f"env.reputation.seen_in: {unknown[0]} is none of {', '.join(STAGES)}")

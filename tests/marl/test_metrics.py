@@ -6,12 +6,10 @@ import pytest
 from marl.environment import TimeStep
 from marl.metrics import (
     Tally,
-    cooperation_rate,
     efficiency,
     equality,
     peace,
     report,
-    share_of_best,
     shares,
     sustainability,
     welfare,
@@ -102,8 +100,8 @@ def test_welfare_is_nothing_if_one_has_nothing(power):
 
 def test_cooperation_rate_is_a_share_of_moves():
     events = {"cooperated": jnp.array([3.0, 0.0]), "defected": jnp.array([1.0, 4.0])}
-    assert cooperation_rate(events) == 3 / 8
-    assert cooperation_rate(jax.tree.map(jnp.zeros_like, events)) == 0.0
+    assert shares(events) == {"cooperation_rate": 3 / 8}
+    assert shares(jax.tree.map(jnp.zeros_like, events)) == {"cooperation_rate": 0.0}
 
 
 def test_shares_are_those_of_acts_that_are_told():
@@ -187,8 +185,8 @@ def test_report_without_a_finished_episode_has_no_return():
 
 def test_the_share_of_the_best_is_what_was_earned_of_what_could_be():
     events = {"points": jnp.array([30.0, 10.0]), "best_points": jnp.array([40.0, 40.0])}
-    assert share_of_best(events) == 0.5
-    assert share_of_best({k: jnp.zeros(2) for k in events}) == 0.0
+    assert shares(events)["share_of_best"] == 0.5
+    assert shares({k: jnp.zeros(2) for k in events})["share_of_best"] == 0.0
     updates = jax.tree.map(lambda x: x[None], Tally.zero(step([[1, 1]] * 2, [[0, 0]] * 2, [False] * 2)))
     one = updates.replace(steps=jnp.ones(1), events={k: v[None] for k, v in events.items()})
     assert report(one, {})["share_of_best"] == 0.5
