@@ -154,8 +154,9 @@ def plan(name: str, overrides: Sequence[str], scale: str) -> dict[str, DictConfi
             return own
         return None if own[scale] is None else [*own.get("common", ()), *own[scale]]
 
-    choose = lambda own: compose([f"experiment={name}", *of_scale(own), *figure.scales[scale], *overrides])
-    return {title: choose(own) for title, own in figure.runs.items() if of_scale(own) is not None}
+    chosen = {title: of_scale(own) for title, own in figure.runs.items()}
+    choose = lambda own: compose([f"experiment={name}", *own, *figure.scales[scale], *overrides])
+    return {title: choose(own) for title, own in chosen.items() if own is not None}
 
 
 def check_claims(claims: list[dict[str, Any]], summaries: dict[str, dict]) -> list[Claim]:
