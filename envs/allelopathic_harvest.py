@@ -81,7 +81,8 @@ class AllelopathicHarvest(ZapGame):
     obs["vector"]: how ready the zapping and the planting beam are, 0 to 1, and the preferred colour as
     one of three. The status layer is body + 4 * marked + 8 * (1 zapped in the last step, 2 planted).
     Events: `ate`, `ate_preferred`, `planted`, `frozen` (1 while it lasts), `condemned`, `monoculture` (the
-    commonest colour's share of all berries), and those of `envs.zap_game`.
+    commonest colour's share of all berries), `red_share` .. `blue_share` (each colour's), `hit_grey` ..
+    `hit_blue` (zaps received with a body of that colour), and those of `envs.zap_game`.
     """
 
     berry_reward: Any  # [] reward units of a berry
@@ -240,6 +241,10 @@ class AllelopathicHarvest(ZapGame):
         events = events | self.zap_events(state.zaps)
         events |= {"frozen": state.frozen > 0, "condemned": state.condemned}
         events["monoculture"] = jnp.broadcast_to(count.max() / count.sum(), (num,))
+        for k, name in enumerate(COLOUR_NAMES):
+            events[f"{name}_share"] = jnp.broadcast_to(count[k] / count.sum(), (num,))
+        for k, name in enumerate(("grey", *COLOUR_NAMES)):
+            events[f"hit_{name}"] = events["was_zapped"] * (state.body == k)
         status = state.body + 4 * (state.mark > 0) + 8 * did
         return self.observe(self.items(state), avatars, status, vector, reward, over, events)
 

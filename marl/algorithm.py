@@ -30,6 +30,7 @@ class Batch(struct.PyTreeNode):
     carry: Any  # [E, A, ...] recurrent state before the first step
     last: TimeStep  # [E, ...] after the last step and any restart
     last_carry: Any  # [E, A, ...] likewise
+    events: dict[str, Array] = struct.field(default_factory=dict)  # those that the algorithm reads, [T, E, A]
 
     @property
     def start(self) -> Array:
@@ -49,6 +50,7 @@ class Batch(struct.PyTreeNode):
             carry=self.carry[member],
             last=self.last.take(seats, axis=1),
             last_carry=self.last_carry[member],
+            events=pick(self.events),
         )
 
 
@@ -62,6 +64,7 @@ class Algorithm(struct.PyTreeNode):
     num_steps = 1  # rollout length T between updates
     max_envs = None  # parallel games that it can learn from, None: any number
     group_size = 1  # neighbouring games that share all draws of the game, not those of the players
+    reads = ()  # names of the events that `update` finds in its batch
 
     def check(self, env: Environment) -> None:
         """Raise ValueError if the fields do not fit each other or the game."""

@@ -66,6 +66,11 @@ class SkipNonFinite(Algorithm):
         """As the algorithm inside."""
         return self.algo.group_size
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """As the algorithm inside."""
+        return self.algo.reads
+
     def init(self, key, env, ts):
         """As the algorithm inside."""
         return self.algo.init(key, env, ts)

@@ -146,6 +146,7 @@ def _play(
             "terminated": new.terminated,
             "done": new.done,
             "extras": extras,
+            "events": {name: new.events[name] for name in algo.reads},
         }
         events = jax.tree.map(jnp.add, events, new.events)
         # what no policy reads stays as it was, so that it is not copied at every step

@@ -104,6 +104,11 @@ class PastPlay(Algorithm):
         return self.algo.group_size
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        """As the algorithm inside."""
+        return self.algo.reads
+
+    @property
     def seats(self) -> Seats:
         """As the algorithm inside."""
         return self.algo.seats

@@ -102,6 +102,11 @@ class Mixture(Algorithm):
         """Games that share the draws of the game: as many as a member asks for."""
         return max(member.group_size for member in self.members)
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The events that any member reads."""
+        return tuple(dict.fromkeys(name for member in self.members for name in member.reads))
+
     def _seats(self, member: int) -> np.ndarray:
         return np.flatnonzero(np.asarray(self.holder) == member)
 
