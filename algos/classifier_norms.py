@@ -8,8 +8,8 @@ that a later open implementation quotes, unverified.
 Every learner has a classifier of its own: what a seat saw before a step in which it could have sanctioned
 somebody -> the probability that it did. All learners' classifiers learn from the opportunities of all
 seats, which are public. A seat that sanctions gets `accord_reward` if its classifier had said more than 1/2
-of what it saw, else it loses `discord_cost`; no gradient flows into the classifier from there. The policy sees
-[probability, 1 - probability] of what it sees now, beside the observation.
+of what it saw, else it loses `discord_cost`; no gradient flows into the classifier from there. The policy
+sees [probability, 1 - probability] of what it sees now, beside the observation.
 
 Deviations: the learners are PPO's, not actor-critics of many machines, and share nothing unless `seats` says
 so; an opportunity is judged where a seat stands after the step's moves. Axes: P learners, K seats a
@@ -55,8 +55,10 @@ class ClassifierNorms(PPO, kw_only=True):
     classifier_steps: int = struct.field(pytree_node=False)  # gradient steps an update, one sample each
     num_disapprovals: int = struct.field(pytree_node=False)  # opportunities of a sample with a sanction
     num_approvals: int = struct.field(pytree_node=False)  # opportunities of a sample without
-    public: bool = struct.field(pytree_node=False)  # False: a classifier sees its own seats' opportunities only
-    policy_sees: bool = struct.field(pytree_node=False)  # False: the policy does not see what the classifier says
+    public: bool = struct.field(pytree_node=False)  # False: a classifier learns from its own seats alone
+    policy_sees: bool = struct.field(
+        pytree_node=False
+    )  # False: the policy is not told what the classifier says
 
     reads = (COULD, DID)
 
@@ -103,7 +105,8 @@ class ClassifierNorms(PPO, kw_only=True):
         Metrics beside PPO's: `accord`, the share of sanctions that the own classifier expected, and those
         of the classifiers on opportunities that they have not learned from: `classifier`, the loss;
         `balanced_accuracy`, the mean of the shares of sanctions and of other opportunities that are told
-        right (1/2 for a kind that there is not); `disapproval_rate`, the share of opportunities with a sanction.
+        right (1/2 for a kind that there is not); `disapproval_rate`, the share of opportunities with a
+        sanction.
         """
         policy, metrics = super().update(env, learner.policy, self._judged(env, learner, batch), key)
         did, could = batch.events[DID] > 0, batch.events[COULD] > 0
@@ -226,8 +229,9 @@ def sampled(key: Array, could: Array, did: Array, sizes: tuple[int, int]) -> tup
 def sanction_loss(logits: Array, did: Array, weight: Array) -> tuple[Array, dict[str, Array]]:
     """Binary cross-entropy of a sample, each [B], and the metrics `classifier` and `balanced_accuracy`."""
     loss = (weight * optax.sigmoid_binary_cross_entropy(logits, did)).sum() / jnp.maximum(weight.sum(), 1)
-    right = (logits > 0) == (did > 0.5)
-    shares = [_share(right & kind & (weight > 0), kind & (weight > 0), 0.5) for kind in (did > 0.5, did < 0.5)]
+    right, counts = (logits > 0) == (did > 0.5), weight > 0
+    kinds = [counts & (did > 0.5), counts & (did < 0.5)]
+    shares = [_share(right & kind, kind, absent=0.5) for kind in kinds]
     return loss, {"classifier": loss, "balanced_accuracy": (shares[0] + shares[1]) / 2}
 
 

@@ -159,9 +159,11 @@ class Board:
 
         It has R = 2 * radius + 1 rays. The middle one covers 1 .. length ahead; the ray r to a side starts
         beside the shooter and has length - r + 1 cells. Walls end a ray; if the first cell of a ray is
-        one, so do the rays beyond. Where a ray does not reach stands C + 1.
+        one, so do the rays beyond. Where a ray does not reach stands C + 1, with length 0 everywhere.
         """
         rays, none = [], self.nowhere + 1
+        if not length:
+            return np.full((none * 4, 2 * radius + 1, 1), none, np.int32)
         for r in range(-radius, radius + 1):
             steps = np.arange(1, length + 1) if r == 0 else np.arange(0, length - abs(r) + 1)
             cells = self._turned(steps, np.full(len(steps), r))  # [C + 1, 4, L]

@@ -129,6 +129,12 @@ def seats_of(bits: Array) -> Array:
     return (bits[:, None] >> np.arange(bits.shape[0], dtype=np.uint32) & 1) > 0
 
 
+def bits_of(which: Array) -> Array:
+    """[] uint32 with bit j set where `which` [A] bool is True."""
+    num = which.shape[0]
+    return jnp.where(which, np.uint32(1) << np.arange(num, dtype=np.uint32), 0).sum(dtype=jnp.uint32)
+
+
 def firsts(marks: Array) -> Array:
     """[A, R] the first number on each ray of `marks` [A, R, L] that is not 0; 0 without one."""
     first = marks[..., -1]

@@ -17,7 +17,7 @@ from flax import struct
 from jax import Array
 
 from envs.avatar_game import AvatarGame
-from envs.grid import ZAP, Avatars, counted, hits, rays, seats_of
+from envs.grid import ZAP, Avatars, bits_of, counted, hits, rays, seats_of
 
 
 class Zaps(struct.PyTreeNode):
@@ -25,26 +25,28 @@ class Zaps(struct.PyTreeNode):
 
     cooldown: Array  # [A] int32 steps until the beam can be fired again, 0 or 1: at the next
     away: Array  # [A] int32 steps until a removed seat appears, 0: it is there
-    could_zap: Array  # [A] uint32, whom each seat could have hit in the last step, its beam being ready
-    zapped: Array  # [A] uint32, whom it hit
+    in_range: Array  # [A] uint32, whom a beam of each seat would hit where all stand
+    could_zap: Array  # [A] uint32, whom each seat had in range before the last step, its beam being ready
+    zapped: Array  # [A] uint32, whom it hit in the last step, after all moved
 
     @classmethod
     def none(cls, num: int) -> Zaps:
         """Before the first step; num is A."""
         zero, nobody = jnp.zeros(num, jnp.int32), jnp.zeros(num, jnp.uint32)
-        return cls(zero, zero, nobody, nobody)
+        return cls(zero, zero, nobody, nobody, nobody)
 
 
 class ZapGame(AvatarGame):
     """A game of avatars with a beam that sends others away, or fines them.
 
-    Events: `zapped` and `was_zapped`, numbers of hits; `could_zap`, 1 if the beam was ready and would have
-    hit somebody; `away`, 1 while removed. `Zaps` in the state says who and whom.
+    Events: `zapped` and `was_zapped`, numbers of hits; `could_zap`, 1 if the seat saw somebody in range and
+    its beam was ready; `away`, 1 while removed. `Zaps` in the state says who and whom. In the first step of an
+    episode nobody is known to be in range.
     """
 
     zap_cost: Any  # [] reward units lost by who fires
     zap_penalty: Any  # [] reward units lost by who is hit, a hit
-    beam_length: int = struct.field(pytree_node=False)  # cells
+    beam_length: int = struct.field(pytree_node=False)  # cells; 0: a beam hits nobody
     beam_radius: int = struct.field(pytree_node=False)  # rays to each side
     cooldown: int = struct.field(pytree_node=False)  # steps between two shots in which none can be fired
     removal: int = struct.field(pytree_node=False)  # steps that who is hit is away; 0: stays
@@ -58,12 +60,14 @@ class ZapGame(AvatarGame):
         self, avatars: Avatars, zaps: Zaps, action: Array, can: Array | bool = True
     ) -> tuple[Array, Zaps]:
         """Who fires [A] and the Zaps after it; of the avatars after the moves, those who `can` [A]."""
-        ready = avatars.present(self.board) & (zaps.cooldown <= 1) & can
+        here = avatars.present(self.board)
+        ready = here & (zaps.cooldown <= 1) & can
         fires = ready & (action == ZAP)
         reach = hits(self.board, rays(self.beam, avatars), avatars)
         return fires, zaps.replace(
             cooldown=counted(zaps.cooldown, fires, self.cooldown + 1),
-            could_zap=jnp.where(ready, reach, 0),
+            in_range=reach,
+            could_zap=jnp.where(ready, zaps.in_range & bits_of(here), 0),
             zapped=jnp.where(fires, reach, 0),
         )
 

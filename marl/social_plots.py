@@ -55,9 +55,9 @@ def curves_and_outcomes(
             row[0].annotate(game, (0, 1.12), xycoords="axes fraction", fontsize=10, weight="bold")
         for run in runs:
             colour = colours[labels[run]]
-            for axis, curve in zip(row, curves, strict=False):
-                _curve(axis, path.parent / run / "metrics.jsonl", curve["metric"], colour)
-                axis.set(xlabel="environment steps", ylabel=curve["label"])
+            for axis, shown_as in zip(row, curves, strict=False):
+                curve(axis, path.parent / run / "metrics.jsonl", shown_as["metric"], colour)
+                axis.set(xlabel="environment steps", ylabel=shown_as["label"])
                 axis.xaxis.set_major_formatter(EngFormatter(sep=""))
         for axis, (metric, label) in zip(row[len(curves) :], OUTCOMES.items(), strict=True):
             found = {run: summaries[f"{run} outcomes"]["metrics"].get(metric) for run in runs}
@@ -163,8 +163,11 @@ def _rolling(log: Path, metric: str, updates_per_x: float, window: float) -> tup
     return np.convolve(x, np.ones(size) / size, "valid"), parts.mean(-1), parts.std(-1)
 
 
-def _curve(axis: Any, log: Path, metric: str, colour: str) -> None:
-    """A line with its interval over seeds; rows without the metric are left out."""
+def curve(axis: Any, log: Path, metric: str, colour: str) -> None:
+    """Draw a metric of a run's log against environment steps: mean over seeds and 95 % interval.
+
+    Rows of the log without the metric are left out.
+    """
     rows = [row for row in read_rows(log) if metric in row["metrics"]]
     found = [summarize(np.asarray(row["metrics"][metric], np.float64)) for row in rows]
     steps = [row["env_steps"] for row in rows]

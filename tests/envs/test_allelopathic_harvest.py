@@ -48,7 +48,8 @@ def test_all_start_grey_on_different_cells_among_unripe_berries():
     assert len(set(state.avatars.cell.tolist())) == 16
     assert ts.obs["grid"].shape == (16, 11, 11, 4)
     assert ts.obs["vector"].tolist() == [[1, 1, 1, 0, 0]] * 8 + [[1, 1, 0, 1, 0]] * 8
-    assert (ts.events["monoculture"] == np.float32(1 / 3)).all()
+    for name in ("monoculture", "red_share", "green_share", "blue_share"):
+        assert (ts.events[name] == np.float32(1 / 3)).all()
 
 
 def test_preferences():
@@ -185,6 +186,8 @@ def test_a_second_hit_costs_ten_and_removes_one_frame_later_for_twenty_five(fiel
     state, ts = step(env, state, *act(a=ZAP))
     assert ts.reward.tolist() == [0, -10, 0, 0]
     assert ts.events["condemned"].tolist() == [0, 1, 0, 0]
+    assert ts.events["hit_green"].tolist() == [0, 1, 0, 0]
+    assert not any(ts.events[f"hit_{name}"].any() for name in ("grey", "red", "blue"))
     assert where(env, state)[1] == (3, 8)
     away = 0
     state, ts = step(env, state, *act(b=FORWARD))

@@ -65,6 +65,13 @@ def test_footprints_of_beams(length, radius, cells):
         assert (lane <= b.nowhere).sum() == len(set(lane[lane < b.nowhere].tolist())) == cells
 
 
+def test_a_beam_of_length_0_reaches_nothing():
+    b = board(["." * 5] * 5)
+    lanes = b.beam(0, 1)
+    assert lanes.shape == ((b.nowhere + 1) * 4, 3, 1)
+    assert (lanes == b.nowhere + 1).all()
+
+
 def test_side_rays_start_beside_the_shooter():
     b = board(["." * 9] * 9)
     lanes = b.beam(3, 1)[cell(b, 4, 4) * 4 + NORTH]

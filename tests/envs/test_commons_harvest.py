@@ -86,7 +86,8 @@ def test_a_dead_patch_stays_dead():
 
 def test_two_can_zap_each_other_and_are_back_after_their_time(room):
     env = room(removal=4)
-    state = start(env, (4, 2, EAST), (4, 4, WEST))
+    state, ts = step(env, start(env, (4, 2, EAST), (4, 4, WEST)), NOOP, NOOP)
+    assert ts.events["could_zap"].tolist() == [0, 0]  # nobody was known to be in range before the first step
     state, ts = step(env, state, ZAP, ZAP)
     assert where(env, state) == [None, None]
     for name in ("zapped", "was_zapped", "could_zap", "away"):
@@ -101,6 +102,16 @@ def test_two_can_zap_each_other_and_are_back_after_their_time(room):
         gone += 1
     assert gone == 1 + 4  # it is seen away for 4 steps
     assert all(row == 5 for row, _ in where(env, state))
+
+
+def test_an_opportunity_is_judged_by_what_was_seen(room):
+    env = room(removal=4)
+    state, _ = step(env, start(env, (4, 2, EAST), (3, 4, NORTH)), NOOP, NOOP)
+    state, ts = step(env, state, ZAP, FORWARD)  # who was in range leaves it
+    assert ts.events["could_zap"].tolist() == [1, 0]
+    assert ts.events["zapped"].tolist() == [0, 0]
+    state, ts = step(env, state, NOOP, NOOP)
+    assert ts.events["could_zap"].tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(("cooldown", "apart"), [(10, 11), (2, 3), (4, 5), (1, 2), (0, 1)])
