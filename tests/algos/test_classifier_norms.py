@@ -47,7 +47,12 @@ class Square(Environment):
 
 def norms(**fields):
     """The learner of the configuration, small, in the two seats of Square."""
-    own = ["algo.classifier.hidden=[8]", "algo.classifier_learning_rate=0.02", "network.hidden=[8]"]
+    own = [
+        "network@algo.classifier=mlp",
+        "algo.classifier.hidden=[8]",
+        "algo.classifier_learning_rate=0.02",
+        "network.hidden=[8]",
+    ]
     numbers = [f"algo.{name}={value}" for name, value in fields.items()]
     setup = load("algo=classifier_norms", "env=clean_up_small", "num_envs=4", *own, *numbers)
     return setup.algo.replace(seats=(0, 1), num_steps=16, num_minibatches=1)
