@@ -27,6 +27,7 @@ class Recorder(Algorithm):
     """Plays by chance, counts the steps of the episode in its carry, and reports all that it is given."""
 
     num_steps = STEPS
+    reads = ("cooperated",)
 
     def init(self, key, env, ts):
         return jnp.float32(0)
@@ -76,7 +77,7 @@ def played(request):
         Recorder(), env, first_runner(env), jax.random.key(1), jnp.arange(UPDATES)
     )
     batch = metrics["batch"]
-    fields = ("obs", "action", "reward", "terminated", "done", "extras", "bootstrap")
+    fields = ("obs", "action", "reward", "terminated", "done", "extras", "bootstrap", "events")
     trace = {name: jax.tree.map(over_time, getattr(batch, name)) for name in fields}
     return env, runner, tally, trace
 
@@ -96,6 +97,13 @@ def test_games_restart_where_they_are_done_and_only_there(played):
     assert fresh[0].all()
     assert (fresh[1:] == done[:-1]).all()
     assert ((np.asarray(runner.ts.obs["vector"]) == 0).all((-1, -2)) == done[-1]).all()
+
+
+def test_events_that_an_algorithm_reads_are_those_of_each_step(played):
+    _, _, tally, trace = played
+    assert set(trace["events"]) == {"cooperated"}
+    assert (trace["events"]["cooperated"] == (trace["action"] == 0)).all()  # also at the last step of a game
+    assert set(tally.events) > {"cooperated"}
 
 
 def test_the_carry_is_zero_after_a_restart_and_kept_otherwise(played):

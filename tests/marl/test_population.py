@@ -41,9 +41,10 @@ class Echo(Algorithm):
 
 
 class Slow(Echo):
-    """An Echo that wants longer rollouts."""
+    """An Echo that wants longer rollouts, and events."""
 
     num_steps = 7
+    reads = ("cooperated",)
 
 
 def seen_by_seats(num_envs=2, num_agents=4):
@@ -127,10 +128,12 @@ def test_members_learn_from_their_seats(mixture):
         carry=split,
         last=ts,
         last_carry=split,
+        events=stack(ts.events),
     )
     for member, seats in enumerate([[0, 2], [1, 3]]):
         view = batch.of_member(member, np.array(seats))
         assert view.reward[0].tolist() == view.action[0].tolist() == ts.reward[:, np.array(seats)].tolist()
+        assert view.events["cooperated"].tolist() == view.reward.tolist()
         assert view.obs["vector"].shape == (2, 2, 2, 1)
         assert view.action_mask.shape == (2, 2, 2, 3)
         assert view.last.reward.tolist() == view.reward[0].tolist()
@@ -143,6 +146,10 @@ def test_members_learn_from_their_seats(mixture):
 
 def test_a_mixture_plays_as_long_as_its_slowest_member(mixture):
     assert mixture.num_steps == 7
+
+
+def test_a_mixture_reads_what_a_member_reads(mixture):
+    assert mixture.reads == ("cooperated",)
 
 
 def test_a_learning_member_leaves_the_frozen_one_alone():
