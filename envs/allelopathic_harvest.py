@@ -9,10 +9,10 @@ ripen with probability ripen_linear * n + ripen_cubic * n^3, n the berries of th
 avatars move and turn, who enters the cell of a ripe berry eats it, and may turn grey (with probability 1 -
 the share of the commonest colour); beams are fired. A planting beam ends at the first berry or avatar,
 and recolours an unripe berry of another colour there, which paints the body of who planted. A zap freezes and
-marks its victim (no move, turn or zap for `freeze` steps; a mark fades after `mark_steps`); a zap
-of who is marked costs it `zap_penalty` and condemns it: it is removed, and appears grey and unmarked.
+marks its victim, and one of who is marked costs and condemns it (`envs.graduated_zap_game`); who was
+removed appears grey. Who is frozen can plant.
 
-Deviations and doubts: hits of one step count as one; of several who plant on a berry in one step all are
+Deviations and doubts: those of the graduated zap; of several who plant on a berry in one step all are
 painted, and the last in the step's random order decides its colour; a berry under an avatar can be
 planted; the preferred colour, which the sources show by the reward alone, is part of the observation.
 Axes: A seats, N berries, C cells.
@@ -28,11 +28,12 @@ import numpy as np
 from flax import struct
 from jax import Array
 
+from envs.graduated_zap_game import GraduatedZapGame, Sanctioned
 from envs.grid import (
-    NOOP,
     ZAP,
     Avatars,
     at_site,
+    counted,
     draw,
     goals,
     happens,
@@ -43,7 +44,7 @@ from envs.grid import (
     rays,
     turned,
 )
-from envs.zap_game import ZapGame, Zaps
+from envs.zap_game import only_beams
 from marl.environment import TimeStep
 from marl.render import BLUE, GREEN, RED
 
@@ -61,28 +62,23 @@ class Berries(struct.PyTreeNode):
     rest: Array  # [N] uint8, steps until it can ripen
 
 
-class State(struct.PyTreeNode):
+class State(Sanctioned):
     """A game under way."""
 
-    avatars: Avatars
-    zaps: Zaps
     plant_cooldown: Array  # [A] int32, as `Zaps.cooldown`
-    frozen: Array  # [A] int32, steps without move, turn or zap that are to come
-    mark: Array  # [A] int32, steps until the mark fades, 0: unmarked
-    condemned: Array  # [A] bool, removed in the next step
     body: Array  # [A] int32, 0 grey, 1 + number in COLOUR_NAMES
     berries: Berries
     time: Array  # [] int32 steps played
 
 
-class AllelopathicHarvest(ZapGame):
+class AllelopathicHarvest(GraduatedZapGame):
     """Berries of three colours on a torus, planting, and sanctions that mark before they remove.
 
     obs["vector"]: how ready the zapping and the planting beam are, 0 to 1, and the preferred colour as
     one of three. The status layer is body + 4 * marked + 8 * (1 zapped in the last step, 2 planted).
-    Events: `ate`, `ate_preferred`, `planted`, `frozen` (1 while it lasts), `condemned`, `monoculture` (the
-    commonest colour's share of all berries), `red_share` .. `blue_share` (each colour's), `hit_grey` ..
-    `hit_blue` (zaps received with a body of that colour), and those of `envs.zap_game`.
+    Events: `ate`, `ate_preferred`, `planted`, `monoculture` (the commonest colour's share of all berries),
+    `red_share` .. `blue_share` (each colour's), `hit_grey` .. `hit_blue` (zaps received with a body of that
+    colour), and those of `envs.graduated_zap_game`.
     """
 
     berry_reward: Any  # [] reward units of a berry
@@ -91,8 +87,6 @@ class AllelopathicHarvest(ZapGame):
     ripen_cubic: Any  # [] the same for the third power of their number
     preference: str = struct.field(pytree_node=False)  # one of PREFERENCES
     berry_rest: int = struct.field(pytree_node=False)  # steps after a change in which a berry cannot ripen
-    freeze: int = struct.field(pytree_node=False)  # steps
-    mark_steps: int = struct.field(pytree_node=False)  # steps
     plant_length: int = struct.field(pytree_node=False)  # cells of the planting beam
     plant_cooldown: int = struct.field(pytree_node=False)  # as `cooldown`
 
@@ -127,11 +121,8 @@ class AllelopathicHarvest(ZapGame):
         if self.preference not in PREFERENCES:
             allowed = ", ".join(PREFERENCES)
             raise ValueError(f"env.preference={self.preference}: must be one of {allowed}")
-        for name in ("berry_rest", "freeze", "mark_steps"):
-            if not 0 <= getattr(self, name) <= 255:
-                raise ValueError(f"env.{name}={getattr(self, name)}: must lie in 0 .. 255")
-        if self.removal < 1:
-            raise ValueError(f"env.removal={self.removal}: must be at least 1")
+        if not 0 <= self.berry_rest <= 255:
+            raise ValueError(f"env.berry_rest={self.berry_rest}: must lie in 0 .. 255")
 
     def reset(self, key: Array) -> tuple[State, TimeStep]:
         """All berries are unripe and as the map says, all bodies grey."""
@@ -143,7 +134,14 @@ class AllelopathicHarvest(ZapGame):
             jnp.full(len(letters), self.berry_rest, jnp.uint8),
         )
         over = jnp.bool_(False), jnp.bool_(False)
-        state = State(avatars, Zaps.none(num), none, none, none, none > 0, none, berries, jnp.int32(0))
+        state = State(
+            avatars=avatars,
+            plant_cooldown=none,
+            body=none,
+            berries=berries,
+            time=jnp.int32(0),
+            **self.unsanctioned(),
+        )
         nothing = dict.fromkeys(("ate", "ate_preferred", "planted"), none)
         return state, self._look(state, none, nothing, none, over)
 
@@ -153,10 +151,10 @@ class AllelopathicHarvest(ZapGame):
         shapes = (num,), (2, num), state.berries.ripe.shape, (num,), ()
         order, places, ripening, paling, end = draw(key, *shapes)
         rank = ranks(order)
-        state, gone = _removed(state, board.nowhere), state.condemned
-        free, count = state.frozen == 0, _counts(state.berries.colour)
+        state = self.banish(state)
+        free, count = self.free(state), _counts(state.berries.colour)
         berries = self._ripened(ripening, state.berries, count)
-        act = jnp.where(free | (action >= PLANT), action, NOOP)
+        act = only_beams(action, free)
         cell = moved(state.avatars.cell, goals(board, state.avatars, act), rank)
         ate = (cell != state.avatars.cell) & at_site(berries.ripe, sites, cell)
         preferred = ate & (at_site(berries.colour, sites, cell) == self.preferred)
@@ -166,27 +164,24 @@ class AllelopathicHarvest(ZapGame):
         fires, zaps = self.zap(avatars, state.zaps, act, free)
         plants = avatars.present(board) & (state.plant_cooldown <= 1) & (act >= PLANT)
         berries, planted = self._planted(berries, avatars, act - PLANT, plants, rank)
-        hit = self.zap_events(zaps)["was_zapped"] > 0
-        condemned, marked = hit & (state.mark > 0), hit & (state.mark == 0)
-        avatars, zaps = self.send_away(places, avatars, zaps, gone)
-        state = State(
+        state = state.replace(
             avatars=avatars,
             zaps=zaps,
-            plant_cooldown=jnp.where(
-                plants, self.plant_cooldown + 1, jnp.maximum(state.plant_cooldown - 1, 0)
-            ),
-            frozen=jnp.where(marked, self.freeze, jnp.maximum(state.frozen - 1, 0)),
-            mark=jnp.where(marked, self.mark_steps, jnp.maximum(state.mark - 1, 0)),
-            condemned=condemned,
+            plant_cooldown=counted(state.plant_cooldown, plants, self.plant_cooldown + 1),
             body=jnp.where(planted, act - PLANT + 1, body),
             berries=berries,
             time=state.time + 1,
         )
+        state, fine = self.punish(places, state)
         did = jnp.where(fires, 1, jnp.where(plants, 2, 0))
         gained = self.berry_reward * (ate & ~preferred) + self.preferred_reward * preferred
-        reward = gained - self.zap_cost * fires - self.zap_penalty * condemned
+        reward = gained - self.zap_cost * fires - fine
         events = {"ate": ate, "ate_preferred": preferred, "planted": planted}
         return state, self._look(state, did, events, reward, self.over(end, state.time))
+
+    def banish(self, state: State) -> State:
+        """As in other games of graduated zaps; who leaves will be grey."""
+        return super().banish(state).replace(body=state.body * ~state.condemned)
 
     def _ripened(self, bits: Array, berries: Berries, count: Array) -> Berries:
         """The berries after some ripened; bits [N] uint32, `count` [3] of each colour."""
@@ -238,8 +233,7 @@ class AllelopathicHarvest(ZapGame):
             axis=1,
         )
         count = _counts(state.berries.colour)
-        events = events | self.zap_events(state.zaps)
-        events |= {"frozen": state.frozen > 0, "condemned": state.condemned}
+        events = events | self.zap_events(state)
         events["monoculture"] = jnp.broadcast_to(count.max() / count.sum(), (num,))
         for k, name in enumerate(COLOUR_NAMES):
             events[f"{name}_share"] = jnp.broadcast_to(count[k] / count.sum(), (num,))
@@ -252,15 +246,3 @@ class AllelopathicHarvest(ZapGame):
 def _counts(colour: Array) -> Array:
     """[3] int32 berries of each colour, from [N] uint8."""
     return jnp.stack([(colour == k).sum(dtype=jnp.int32) for k in range(3)])
-
-
-def _removed(state: State, nowhere: int) -> State:
-    """The state after those who are condemned left the board."""
-    keep = ~state.condemned
-    cell = jnp.where(keep, state.avatars.cell, nowhere)
-    return state.replace(
-        avatars=state.avatars.replace(cell=cell),
-        frozen=state.frozen * keep,
-        mark=state.mark * keep,
-        body=state.body * keep,
-    )

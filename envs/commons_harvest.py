@@ -84,11 +84,10 @@ class CommonsHarvest(ZapGame):
         eaten = occupied(jnp.where(ate, cell, board.nowhere), sites)
         avatars = turned(state.avatars, action).replace(cell=cell)
         fires, zaps = self.zap(avatars, state.zaps, action)
-        num_hits = self.zap_events(zaps)["was_zapped"]
-        avatars, zaps = self.send_away(places, avatars, zaps, (num_hits > 0) & (self.removal > 0))
-        apples = (state.apples & ~eaten) | self._grown(growth, state.apples, avatars.cell)
-        state = State(avatars, zaps, apples, state.time + 1)
-        reward = self.apple_reward * ate - self.zap_cost * fires - self.zap_penalty * num_hits
+        state, fine = self.punish(places, state.replace(avatars=avatars, zaps=zaps))
+        apples = (state.apples & ~eaten) | self._grown(growth, state.apples, state.avatars.cell)
+        state = state.replace(apples=apples, time=state.time + 1)
+        reward = self.apple_reward * ate - self.zap_cost * fires - fine
         return state, self._look(state, ate, fires, reward, self.over(end, state.time))
 
     def _grown(self, bits: Array, apples: Array, cell: Array) -> Array:
@@ -106,7 +105,7 @@ class CommonsHarvest(ZapGame):
 
     def _look(self, state: State, ate: Array, fired: Array, reward: Array, over: tuple) -> TimeStep:
         ready = self.readiness(state.avatars, state.zaps.cooldown, self.cooldown)
-        events = {"ate": ate} | self.zap_events(state.zaps)
+        events = {"ate": ate} | self.zap_events(state)
         return self.observe(self.items(state), state.avatars, fired, ready, reward, over, events)
 
 

@@ -1,8 +1,8 @@
 """Grid games in which avatars zap each other: the beam, its cooldown, and being sent away for a while.
 
 **Source**: as `envs.grid`. A shot at step t makes the next possible at t + cooldown + 1. Who is removed at
-step t is not seen after the steps t .. t + removal - 1 and appears at the end of step t + removal.
-Axes: A seats.
+step t is not seen after the steps t .. t + removal - 1 and appears at the end of step t + removal. What a hit
+does is `punish`; `envs.graduated_zap_game` has another rule. Axes: A seats.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from flax import struct
 from jax import Array
 
 from envs.avatar_game import AvatarGame
-from envs.grid import ZAP, Avatars, bits_of, counted, hits, rays, seats_of
+from envs.grid import NOOP, ZAP, Avatars, bits_of, counted, hits, rays, seats_of
 
 
 class Zaps(struct.PyTreeNode):
@@ -40,8 +40,8 @@ class ZapGame(AvatarGame):
     """A game of avatars with a beam that sends others away, or fines them.
 
     Events: `zapped` and `was_zapped`, numbers of hits; `could_zap`, 1 if the seat saw somebody in range and
-    its beam was ready; `away`, 1 while removed. `Zaps` in the state says who and whom. In the first step of an
-    episode nobody is known to be in range.
+    its beam was ready (never in the first step of an episode); `away`, 1 while removed. `Zaps` in the state
+    says who and whom.
     """
 
     zap_cost: Any  # [] reward units lost by who fires
@@ -55,6 +55,10 @@ class ZapGame(AvatarGame):
     def beam(self) -> np.ndarray:
         """The table of cells that a zap covers."""
         return self.beam_of(self.beam_length, self.beam_radius)
+
+    def free(self, state: Any) -> Array:
+        """[A] bool, who can move, turn and zap: here all."""
+        return jnp.ones(self.num_players, bool)
 
     def zap(
         self, avatars: Avatars, zaps: Zaps, action: Array, can: Array | bool = True
@@ -78,15 +82,36 @@ class ZapGame(AvatarGame):
         gone = avatars.replace(cell=jnp.where(who, self.board.nowhere, avatars.cell))
         return self.appear(bits, gone, back), zaps.replace(away=away)
 
+    def punish(self, bits: Array, state: Any) -> tuple[Any, Array]:
+        """The state after who was hit is sent away and others are back, and what each seat loses [A].
+
+        `state` is that after the beams; bits [2, A] uint32.
+        """
+        count = num_hits(state.zaps)
+        gone = (count > 0) & (self.removal > 0)
+        avatars, zaps = self.send_away(bits, state.avatars, state.zaps, gone)
+        return state.replace(avatars=avatars, zaps=zaps), self.zap_penalty * count
+
     def fired(self, state: Any) -> Iterable[tuple[Array, np.ndarray]]:
         """The zaps of the last step."""
         return [(state.zaps.cooldown == self.cooldown + 1, self.beam)]
 
-    def zap_events(self, zaps: Zaps) -> dict[str, Array]:
+    def zap_events(self, state: Any) -> dict[str, Array]:
         """The events of zapping, each [A]."""
+        zaps = state.zaps
         return {
             "zapped": jax.lax.population_count(zaps.zapped),
-            "was_zapped": seats_of(zaps.zapped).sum(0),
+            "was_zapped": num_hits(zaps),
             "could_zap": zaps.could_zap > 0,
             "away": zaps.away > 0,
         }
+
+
+def num_hits(zaps: Zaps) -> Array:
+    """[A] int32, how many hit each seat in the last step."""
+    return seats_of(zaps.zapped).sum(0)
+
+
+def only_beams(action: Array, free: Array) -> Array:
+    """[A] `action` [A] where `free` [A] bool or it is a beam that a game adds, else nothing."""
+    return jnp.where(free | (action > ZAP), action, NOOP)

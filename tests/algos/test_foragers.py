@@ -93,6 +93,13 @@ def test_a_cleaner_cleans_what_is_in_reach_and_walks_to_what_is_not():
     assert decide("cleaner", env, (1, 5, NORTH), AWAY) == {TURN_LEFT}
 
 
+def test_of_two_kinds_of_dirt_a_cleaner_cleans_the_first():
+    env = on_map(RIVER, "clean_up_startup", num_players=2)
+    for kind, found in [(1, {CLEAN}), (2, {FORWARD, TURN_LEFT, TURN_RIGHT})]:
+        of_kind = lambda state, kind=kind: state.replace(dirt=jnp.full(1, kind, jnp.uint8))
+        assert decide("cleaner", env, (4, 4, NORTH), AWAY, change=of_kind) == found
+
+
 def test_work_fills_its_share_of_the_period():
     env, eats = river(), lambda state: state.replace(apples=jnp.ones(1, bool))
     algo = player("cleaner", [0])
