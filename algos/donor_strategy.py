@@ -30,7 +30,7 @@ class DonorStrategy(Algorithm):
 
     A learner is [A, 5 + L] float32: `first`, `base`, `threshold`, `spend`, `merit`, and the weights of the
     acts seen, newest first. The fields but `mutation` are the ends, [2], of the first generation's uniform
-    distribution of these.
+    distribution of these. A fixed opponent, for which none is drawn, plays its mean.
     """
 
     mutation: Any  # [] standard deviation of what a newborn's numbers differ by from its parent's
@@ -56,8 +56,7 @@ class DonorStrategy(Algorithm):
 
     def init(self, key, env, ts):
         """A first generation, [A, 5 + L]."""
-        ends = [self.first, self.base, self.threshold, self.spend, self.merit]
-        ends = jnp.concatenate([jnp.asarray(ends), jnp.asarray(self.weights)[: bare_game(env).trace_length]])
+        ends = self._ends(env)
         place = jax.random.uniform(key, (ts.reward.shape[1], len(ends)))
         return ends[:, 0] + place * (ends[:, 1] - ends[:, 0])
 
@@ -68,6 +67,8 @@ class DonorStrategy(Algorithm):
     def act(self, env, learner, carry, ts, key, greedy=False):
         """Actions [E, A] int32, the nearest gift or punishment that there is; `greedy` changes nothing."""
         game: Any = bare_game(env)
+        if isinstance(learner, tuple):
+            learner = jnp.broadcast_to(self._ends(env).mean(1), (ts.reward.shape[1], 5 + game.trace_length))
         trace = ts.obs["vector"][..., TRACE].reshape(*ts.reward.shape, -1, 4)  # [E, A, L, 4]
         seen = trace[..., 1] + learner[:, MERIT, None] * trace[..., 2]  # [E, A, L], 0 where there is none
         reply = learner[:, BASE] + (learner[:, WEIGHTS] * seen).sum(-1)
@@ -81,3 +82,9 @@ class DonorStrategy(Algorithm):
         decides = ts.action_mask[..., 0]
         action = jnp.where(decides, action, env.action_space.n - 1).astype(jnp.int32)
         return legal_or_first(ts.action_mask, action), carry, ()
+
+    def _ends(self, env: Environment) -> Array:
+        """[5 + L, 2] low and high of the first generation's numbers."""
+        ends = jnp.asarray([self.first, self.base, self.threshold, self.spend, self.merit])
+        game: Any = bare_game(env)
+        return jnp.concatenate([ends, jnp.asarray(self.weights)[: game.trace_length]])

@@ -95,6 +95,11 @@ def test_the_first_generation_lies_between_the_ends_and_newborns_near_their_pare
     np.testing.assert_allclose((newborn - first).std(), 0.05, rtol=0.05)
 
 
+def test_a_fixed_opponent_plays_the_mean_of_the_first_generation():
+    assert decide(NOTHING, ()) == 3
+    assert decide(GAVE, ()) == 4  # .1 + 1 * .5 - .5 * .4
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
