@@ -25,7 +25,10 @@ BUILT = ("envs", "algos", "marl.networks")  # where what may be built is written
 # likewise for a figure
 DRAWN = tuple(
     f"marl.{name}"
-    for name in ("plots", "league_plots", "social_plots", "triangle_plots", "schelling", "after", "responses")
+    for name in (
+        *("plots", "league_plots", "social_plots", "triangle_plots"),
+        *("schelling", "after", "responses", "generations"),
+    )
 )
 Assigned = tuple[str, Any, str, bool]  # key, value, override that sets it, whether it was written +key=
 

@@ -93,7 +93,7 @@ def run_experiment(name: str, overrides: Sequence[str], scale: str, folder: Path
         if title in summaries:
             raise ConfigError([f"figure.after: gives a summary {title}; a run has this name"])
         summaries[title] = later
-        claimed = [metric for claim in claims for of, metric in _sides(claim) if of == title]
+        claimed = [metric for claim in claims for of, metric, _ in _sides(claim) if of == title]
         print_summary(title, later, list(dict.fromkeys(claimed or later["metrics"])))
     write_csv(folder / f"{stem}.csv", summaries)
     construct(figure.plot, summaries=summaries, path=folder / f"{stem}.png")
@@ -164,9 +164,10 @@ def check_claims(claims: list[dict[str, Any]], summaries: dict[str, dict]) -> li
 
     A claim has `says`, `run`, `metric`, `statistic` (iqm, mean, low, high), one of `at_least` and
     `at_most`, and optionally `over: {min, max}`, the swept values that it covers. It is met if
-    it holds at every point covered, and not met if it covers none. With `minus: RUN` or
-    `minus_metric: METRIC` it bounds a difference: the statistic of that run's metric is subtracted
-    (what is not given is as in the minuend); both have the same swept values.
+    it holds at every point covered, and not met if it covers none. With `minus: RUN`, `minus_metric: METRIC`
+    or `minus_statistic: STATISTIC` it bounds a difference: that statistic of that run's metric is subtracted
+    (what is not given is as in the minuend); both have the same swept values. So the low end of one interval
+    can be held against the high end of another.
     """
     return [_check(claim, summaries) for claim in claims]
 
@@ -174,13 +175,14 @@ def check_claims(claims: list[dict[str, Any]], summaries: dict[str, dict]) -> li
 def _check(claim: dict[str, Any], summaries: dict[str, dict]) -> Claim:
     kind = next(k for k in BOUNDS if k in claim)
     bound, over, sweep = claim[kind], claim.get("over", {}), summaries[claim["run"]]["sweep"]
-    sides = [summaries[run]["metrics"][metric][claim["statistic"]] for run, metric in _sides(claim)]
+    sides = [summaries[run]["metrics"][metric][statistic] for run, metric, statistic in _sides(claim)]
     per_point = zip(*(side if sweep else [side] for side in sides), strict=True)
     values = [None if None in found else found[0] - sum(found[1:]) for found in per_point]
     points = [next(iter(point.values())) for point in sweep] or [None]
     low, high = over.get("min", float("-inf")), over.get("max", float("inf"))
     covered = [(v, p) for v, p in zip(values, points, strict=True) if p is None or low <= p <= high]
-    text = f"{claim['statistic']} {kind.replace('_', ' ')} {bound}"
+    statistics = " - ".join(dict.fromkeys(statistic for _, _, statistic in _sides(claim)))
+    text = f"{statistics} {kind.replace('_', ' ')} {bound}"
     unknown = [p for v, p in covered if v is None]
     if unknown or not covered:
         return Claim(claim["says"], text, None, f"{unknown[0]}" if unknown else "no point", False)
@@ -189,12 +191,14 @@ def _check(claim: dict[str, Any], summaries: dict[str, dict]) -> Claim:
     return Claim(claim["says"], text, value, where, bool(BOUNDS[kind](value, bound)))
 
 
-def _sides(claim: dict[str, Any]) -> list[tuple[str, str]]:
-    """(run, metric) that a claim is about, then what is subtracted from it, if anything."""
-    own = claim["run"], claim["metric"]
-    if not claim.keys() & {"minus", "minus_metric"}:
+def _sides(claim: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """(run, metric, statistic) that a claim is about, then what is subtracted from it, if anything."""
+    own = claim["run"], claim["metric"], claim["statistic"]
+    keys = "minus", "minus_metric", "minus_statistic"
+    if not claim.keys() & set(keys):
         return [own]
-    return [own, (claim.get("minus", own[0]), claim.get("minus_metric", own[1]))]
+    run, metric, statistic = (claim.get(key, value) for key, value in zip(keys, own, strict=True))
+    return [own, (run, metric, statistic)]
 
 
 def write_csv(path: Path, summaries: dict[str, dict]) -> None:

@@ -134,6 +134,61 @@ def rolling_curves(
     plt.close(figure)
 
 
+def swept_grid(
+    *,
+    summaries: dict[str, dict],
+    path: Path,
+    title: str,
+    x_label: str,
+    labels: dict[str, str],
+    columns: dict[str, list[str]],
+    rows: list[dict[str, Any]],
+) -> None:
+    """A column a group of runs and a row a metric, against the swept value: IQM, band = 95 % interval.
+
+    Args:
+        summaries: {run: summary} of swept runs.
+        path: PNG to write.
+        title: above the picture.
+        x_label: meaning of the swept value.
+        labels: {run: legend}, in the order of the colours.
+        columns: {title of a column: [run]}.
+        rows: {metric, label}, optionally `limits` [low, high] and `log10`, for a metric that is log10(1 + v):
+            {ticks: [v], references: {text: v}}, the latter horizontal lines.
+    """
+    plt = pyplot()
+    size = {"figsize": (5.0 * len(columns), 3.0 * len(rows) + 1.0), "squeeze": False}
+    figure, grid = plt.subplots(len(rows), len(columns), sharex=True, sharey="row", **size)
+    colours = dict(zip(labels, (*COLOURS, *MORE_COLOURS), strict=False))
+    for axes, row in zip(grid, rows, strict=True):
+        for axis, runs in zip(axes, columns.values(), strict=True):
+            for run in runs:
+                found = summaries[run]["metrics"][row["metric"]]
+                x = [next(iter(point.values())) for point in summaries[run]["sweep"]]
+                axis.plot(x, found["iqm"], color=colours[run], linewidth=1.6, label=labels[run])
+                axis.fill_between(x, found["low"], found["high"], color=colours[run], alpha=0.2, linewidth=0)
+            for text, value in row.get("log10", {}).get("references", {}).items():
+                axis.axhline(np.log10(1 + value), color="0.5", linestyle=":", linewidth=1)
+                place = {"xy": (0.98, np.log10(1 + value)), "xycoords": ("axes fraction", "data")}
+                axis.annotate(text, **place, ha="right", va="bottom", color="0.4", fontsize=7)
+            axis.spines[["top", "right"]].set_visible(False)
+        axes[0].set_ylabel(row["label"])
+        axes[0].set_ylim(row.get("limits"))
+        if "log10" in row:
+            ticks = row["log10"]["ticks"]
+            axes[0].set_yticks(np.log10(1 + np.asarray(ticks)), [f"{tick:g}" for tick in ticks])
+    for top, bottom, name in zip(grid[0], grid[-1], columns, strict=True):
+        top.set_title(name, fontsize=10)
+        bottom.set_xlabel(x_label)
+        bottom.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
+    seeds = min(min(s["metrics"][rows[0]["metric"]]["n"]) for s in summaries.values())
+    figure.suptitle(title, fontsize=11, y=0.99)
+    figure.text(0.99, 0.005, f"IQM and 95 % interval of {seeds} seeds", ha="right", fontsize=7, color="0.4")
+    figure.tight_layout(rect=(0, 0.01, 1, 0.99))
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
 def _band(
     axis: Any,
     x: np.ndarray,

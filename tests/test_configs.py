@@ -70,6 +70,7 @@ def test_every_experiment_plans_its_runs_at_every_scale_and_states_claims(name):
         for claim in figure.claims[scale]:
             assert {claim.run, claim.get("minus", claim.run)} <= runs.keys() or figure.get("after")
             assert sum(kind in claim for kind in BOUNDS) == 1
+            assert {claim.statistic, claim.get("minus_statistic", "low")} <= {"iqm", "mean", "low", "high"}
 
 
 @pytest.mark.parametrize("group", sorted(groups()))

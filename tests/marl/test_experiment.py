@@ -59,6 +59,15 @@ def test_a_claim_about_the_difference_of_two_metrics_of_one_run():
     assert (found.met, found.value, found.worst_at) == (False, 0.375, "the end")
 
 
+def test_a_claim_can_hold_the_low_end_of_one_run_against_the_high_end_of_another():
+    sides = {"a": {"low": [0.5, 0.75], "high": [1.0, 1.0]}, "b": {"low": [0.0, 0.0], "high": [0.25, 0.625]}}
+    summaries = {run: {"sweep": SWEPT["sweep"][:2], "metrics": {"m": ends}} for run, ends in sides.items()}
+    apart = claim(statistic="low", minus="b", minus_statistic="high", at_least=0.125)
+    found = check_claims([apart, claim(statistic="high", minus_statistic="low", at_most=0.5)], summaries)
+    assert [(c.met, c.value, c.worst_at) for c in found] == [(True, 0.125, "k=1"), (True, 0.5, "k=0")]
+    assert found[0].bound == "low - high at least 0.125"
+
+
 def test_a_claim_about_a_single_run():
     found = check_claims([claim(at_least=0.25)], {"a": SINGLE})[0]
     assert (found.met, found.value) == (True, 0.3)
