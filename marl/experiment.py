@@ -54,7 +54,9 @@ class Outcome:
     claims: list[Claim]
 
 
-def run_experiment(name: str, overrides: Sequence[str], scale: str, folder: Path) -> Outcome:
+def run_experiment(
+    name: str, overrides: Sequence[str], scale: str, folder: Path, only: str | None = None
+) -> Outcome:
     """Run, plot and check an experiment; a folder that holds part of it is completed.
 
     Args:
@@ -63,6 +65,7 @@ def run_experiment(name: str, overrides: Sequence[str], scale: str, folder: Path
         scale: one of the experiment's scales.
         folder: gets a run folder for each run, NAME.png, NAME.csv and claims.json, and what each
             node of `after` gave, in after-NODE.json.
+        only: the run that is trained, and nothing else is done; None: all, and the rest.
 
     Raises:
         ConfigError: for unknown names or values.
@@ -71,8 +74,13 @@ def run_experiment(name: str, overrides: Sequence[str], scale: str, folder: Path
     cfg = next(iter(runs.values()))
     check_targets(cfg)
     figure, summaries, folders = cfg.figure, {}, {}
+    if only is not None and (only not in runs or "measure" in figure):
+        known = "this figure trains none" if "measure" in figure else f"must be one of {', '.join(runs)}"
+        raise ConfigError([f"only={only}: {known}"])
     claims: Any = OmegaConf.to_container(figure.claims[scale])
     for title, run_cfg in runs.items():
+        if only not in (None, title):
+            continue
         if run_cfg.start_from in runs:
             run_cfg.start_from = str(folder / run_cfg.start_from)
         if "measure" in figure:
@@ -87,6 +95,8 @@ def run_experiment(name: str, overrides: Sequence[str], scale: str, folder: Path
             shown = [panel.metric for panel in figure.plot.get("panels", ())] or SHOWN
         summaries[title] = summary
         print_summary(title, summary, shown)
+    if only is not None:
+        return Outcome(folder, 0, [])
     stem = name.replace("/", "-")
     folder.mkdir(parents=True, exist_ok=True)
     for title, later in after_training(figure.get("after") or {}, folders, folder).items():

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
-from marl.cli import main, options
+from marl.cli import main, options, whole_number
 from marl.device import start_device
 from marl.validation import ConfigError
 
 USAGE = """
-usage: python scripts/figure.py PAPER/FIGURE [scale=smoke|paper] [out=FOLDER] [KEY=VALUE ...]
+usage: python scripts/figure.py PAPER/FIGURE [scale=smoke|paper] [out=FOLDER] [jobs=N] [only=RUN]
+                                [KEY=VALUE ...]
 
   Runs what configs/experiment/PAPER/FIGURE.yaml describes and writes a PNG, a CSV and claims.json
   to out (default figures/PAPER/FIGURE-SCALE). scale=paper is the published setting, scale=smoke
   (the default) a reduced one for a small machine, with claims of its own. Some figures have
   further scales: duque2025/coin_game scale=cpu. A folder that holds
-  part of the work is completed. Further KEY=VALUE are overrides as for train.py.
+  part of the work is completed. jobs=N trains N of its runs at a time, in processes of their own;
+  only=RUN trains that run alone, as on a cluster, and leaves the rest to a later call. Further
+  KEY=VALUE are overrides as for train.py.
 
 Exit codes: 0 all claims met, 1 a claim is not met, 2 bad input, 5 a run diverged, 75 and 130 stopped and
 resumable.
@@ -28,7 +32,7 @@ def figure(arguments: list[str]) -> int:
     from marl.config import groups
     from marl.plugins import named_in
 
-    own, rest = options(arguments, {"scale": "smoke", "out": ""})
+    own, rest = options(arguments, {"scale": "smoke", "out": "", "jobs": "1", "only": ""})
     known = groups(named_in(rest))["experiment"]
     if not rest or rest[0] not in known:
         name = rest[0] if rest else "(none given)"
@@ -36,17 +40,37 @@ def figure(arguments: list[str]) -> int:
     name, overrides = rest[0], rest[1:]
     from marl.experiment import plan, run_experiment
 
-    start_device(next(iter(plan(name, overrides, own["scale"]).values())).device)
+    runs, jobs = plan(name, overrides, own["scale"]), whole_number("jobs", own["jobs"])
     folder = Path(own["out"] or f"figures/{name}-{own['scale']}")
-    outcome = run_experiment(name, overrides, own["scale"], folder)
-    if outcome.exit_code:
-        print("stopped and saved; the same command goes on" if outcome.exit_code in (75, 130) else "failed")
-        return outcome.exit_code
+    code = 0
+    if jobs > 1 and not own["only"]:
+        code = side_by_side([name, *overrides, f"scale={own['scale']}", f"out={folder}"], runs, folder, jobs)
+    if not code:
+        start_device(next(iter(runs.values())).device)
+        outcome = run_experiment(name, overrides, own["scale"], folder, own["only"] or None)
+        code = outcome.exit_code
+    if code:
+        print("stopped and saved; the same command goes on" if code in (75, 130) else "failed")
+        return code
+    if own["only"]:
+        print(f"trained: {folder / own['only']}")
+        return 0
     met = sum(claim.met for claim in outcome.claims)
     print(f"figure: {folder / name.replace('/', '-')}.png")
     lines = "; ".join(claim.line() for claim in outcome.claims)
     print(f"{met} of {len(outcome.claims)} claims met: {lines}")
     return 0 if met == len(outcome.claims) else 1
+
+
+def side_by_side(arguments: list[str], runs: dict[str, Any], folder: Path, jobs: int) -> int:
+    """Train the runs that need no other one, `jobs` at a time; returns the exit code."""
+    from marl.side_by_side import run_commands
+
+    alone = [title for title, cfg in runs.items() if cfg.start_from not in runs]
+    if any("measure" in cfg.figure for cfg in runs.values()):
+        return 0
+    program = [sys.executable, str(Path(__file__).resolve()), *arguments]
+    return run_commands({title: [*program, f"only={title}"] for title in alone}, jobs, folder)
 
 
 if __name__ == "__main__":

@@ -81,6 +81,13 @@ def test_train_names_all_errors_and_exits_2():
         ("evaluate", ["run=/nowhere", "export=x.safetensors"], "/nowhere is not a run folder"),
         ("figure", ["nobody/nothing"], "no figure nobody/nothing; choose one of:"),
         ("figure", ["quickstart/punishment", "scale=huge"], "scale=huge: must be one of smoke, paper"),
+        (
+            "figure",
+            ["baselines/clean_up", "only=me"],
+            "only=me: must be one of independent, shared, prosocial",
+        ),
+        ("figure", ["schelling/games", "only=me"], "only=me: this figure trains none"),
+        ("figure", ["baselines/clean_up", "jobs=0"], "jobs=0: must be a whole number of at least 1"),
         ("benchmark", ["num_envs=many"], "num_envs=many: must be a whole number"),
         ("benchmark", ["env=chickn"], "no such env, did you mean chicken"),
         ("benchmark", ["devices=3"], "num_envs=128: must be a multiple of devices=3"),
