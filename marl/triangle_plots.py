@@ -59,13 +59,7 @@ def curves_and_triangle(
     _frame(triangle, list(corners.values()))
     for run, colour in colours.items():
         _paths(triangle, path.parent / run / "metrics.jsonl", list(corners), colour)
-    width = 0.8 / max(len(drawn), 1)
-    for i, (run, colour) in enumerate(colours.items()):
-        found = [summaries[run]["metrics"][metric] for metric in bars]
-        mean, low, high = (np.array([one[key] for one in found]) for key in ("mean", "low", "high"))
-        where = np.arange(len(bars)) + (i - (len(drawn) - 1) / 2) * width
-        last.bar(where, mean, width, color=colour, yerr=[mean - low, high - mean], ecolor="0.3")
-    last.set_xticks(range(len(bars)), bars.values(), fontsize=8)
+    _bars(last, {run: summaries[run]["metrics"] for run in drawn}, bars, colours)
     last.set_ylabel(bars_label)
     for axis in panels:
         axis.spines[["top", "right"]].set_visible(False)
@@ -77,6 +71,21 @@ def curves_and_triangle(
     figure.tight_layout(rect=(0, 0.07, 1, 0.98))
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def positions(shares: np.ndarray) -> np.ndarray:
+    """[..., 3] shares whose sum is 1 -> [..., 2] places in the triangle with corners CORNERS."""
+    return shares @ CORNERS
+
+
+def _bars(axis: Any, metrics: dict[str, dict], bars: dict[str, str], colours: dict[str, str]) -> None:
+    """Groups of bars, one a metric, with a bar a run."""
+    width = 0.8 / max(len(metrics), 1)
+    for i, (run, found) in enumerate(metrics.items()):
+        mean, low, high = (np.array([found[name][key] for name in bars]) for key in ("mean", "low", "high"))
+        where = np.arange(len(bars)) + (i - (len(metrics) - 1) / 2) * width
+        axis.bar(where, mean, width, color=colours[run], yerr=[mean - low, high - mean], ecolor="0.3")
+    axis.set_xticks(range(len(bars)), bars.values(), fontsize=8)
 
 
 def _frame(axis: Any, names: list[str]) -> None:
@@ -93,7 +102,7 @@ def _paths(axis: Any, log: Path, metrics: list[str], colour: str) -> None:
     rows = read_rows(log)
     shares = np.array([[row["metrics"][metric] for metric in metrics] for row in rows])  # [rows, 3, S]
     for seed in range(shares.shape[2]):
-        x, y = (shares[:, :, seed] @ CORNERS).T
+        x, y = positions(shares[:, :, seed]).T
         axis.plot(x, y, color=colour, linewidth=1, alpha=0.7)
         axis.plot(x[:1], y[:1], ".", color=colour, markersize=3)
         axis.plot(x[-1:], y[-1:], "o", color=colour, markersize=5)
