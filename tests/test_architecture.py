@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -120,3 +121,10 @@ def test_composing_a_config_needs_no_accelerator_library():
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
     )
     assert found.stdout.strip() == "[]"
+
+
+def test_every_package_is_installed():
+    """A folder with code that pyproject.toml does not list works in a checkout and nowhere else."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = {".".join(path.parent.parts) for path in FILES if path.parts[0] != "scripts"}
+    assert found == set(listed)
