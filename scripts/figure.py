@@ -42,16 +42,14 @@ def figure(arguments: list[str]) -> int:
 
     runs, jobs = plan(name, overrides, own["scale"]), whole_number("jobs", own["jobs"])
     folder = Path(own["out"] or f"figures/{name}-{own['scale']}")
-    code = 0
     if jobs > 1 and not own["only"]:
-        code = side_by_side([name, *overrides, f"scale={own['scale']}", f"out={folder}"], runs, folder, jobs)
-    if not code:
-        start_device(next(iter(runs.values())).device)
-        outcome = run_experiment(name, overrides, own["scale"], folder, own["only"] or None)
-        code = outcome.exit_code
-    if code:
-        print("stopped and saved; the same command goes on" if code in (75, 130) else "failed")
-        return code
+        arguments = [name, *overrides, f"scale={own['scale']}", f"out={folder}"]
+        if code := side_by_side(arguments, runs, folder, jobs):
+            return stopped(code)
+    start_device(next(iter(runs.values())).device)
+    outcome = run_experiment(name, overrides, own["scale"], folder, own["only"] or None)
+    if outcome.exit_code:
+        return stopped(outcome.exit_code)
     if own["only"]:
         print(f"trained: {folder / own['only']}")
         return 0
@@ -60,6 +58,12 @@ def figure(arguments: list[str]) -> int:
     lines = "; ".join(claim.line() for claim in outcome.claims)
     print(f"{met} of {len(outcome.claims)} claims met: {lines}")
     return 0 if met == len(outcome.claims) else 1
+
+
+def stopped(code: int) -> int:
+    """Say how it ended; returns the exit code."""
+    print("stopped and saved; the same command goes on" if code in (75, 130) else "failed")
+    return code
 
 
 def side_by_side(arguments: list[str], runs: dict[str, Any], folder: Path, jobs: int) -> int:
