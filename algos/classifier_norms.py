@@ -12,8 +12,9 @@ of what it saw, else it loses `discord_cost`; no gradient flows into the classif
 sees [probability, 1 - probability] of what it sees now, beside the observation.
 
 Deviations: the learners are PPO's, not actor-critics of many machines, and share nothing unless `seats` says
-so; an opportunity is judged where a seat stands after the step's moves. Axes: P learners, K seats a
-learner, T steps, E games, A seats, N opportunities, B of them in a sample.
+so; a sanction of somebody who was not in range before the moves earns or costs like others, but is no
+opportunity to learn from. Axes: P learners, K seats a learner, T steps, E games, A seats, N steps of all
+games and seats, B of them in a sample.
 """
 
 from __future__ import annotations
