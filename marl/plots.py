@@ -33,7 +33,7 @@ def against_strength(
     figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 4.0), squeeze=False)
     for axis, panel in zip(axes[0], panels, strict=True):
         for colour, (run, summary) in zip(COLOURS, summaries.items(), strict=False):
-            _swept_line(axis, summary, panel["metric"], colour, labels[run])
+            swept_line(axis, summary, panel["metric"], colour, labels[run], dots=True)
         if threshold:
             _mark(axis, threshold)
         axis.set_xlabel(x_label)
@@ -52,11 +52,14 @@ def against_strength(
     plt.close(figure)
 
 
-def _swept_line(axis: Any, summary: dict[str, Any], metric: str, colour: str, label: str) -> None:
+def swept_line(axis: Any, summary: dict[str, Any], metric: str, colour: str, label: str, dots: bool) -> None:
+    """Draw a metric against the swept value: IQM, band = 95 % interval, and with `dots` points and seeds."""
     x = [next(iter(point.values())) for point in summary["sweep"]]
     found = summary["metrics"][metric]
     axis.fill_between(x, found["low"], found["high"], color=colour, alpha=0.2, linewidth=0)
-    axis.plot(x, found["iqm"], color=colour, marker="o", markersize=4, label=label)
+    axis.plot(x, found["iqm"], color=colour, marker="o" if dots else None, markersize=4, label=label)
+    if not dots:
+        return
     for value, seeds in zip(x, found["per_seed"], strict=True):
         axis.plot([value] * len(seeds), seeds, ".", color=colour, alpha=0.25, markersize=4)
 
@@ -136,7 +139,7 @@ def schelling(
     figure, axes = plt.subplots(1, len(summaries), figsize=(4.2 * len(summaries) + 0.6, 3.9), squeeze=False)
     for axis, (game, summary) in zip(axes[0], summaries.items(), strict=True):
         for metric, colour in (("cooperator", COLOURS[0]), ("defector", COLOURS[1])):
-            _swept_line(axis, summary, metric, colour, metric)
+            swept_line(axis, summary, metric, colour, metric, dots=True)
         if game in symlog:
             axis.set_yscale("symlog")
         axis.set_title(titles[game], fontsize=10)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from marl.metrics_log import read_rows
-from marl.plots import COLOURS, pyplot
+from marl.plots import COLOURS, pyplot, swept_line
 from marl.statistics import summarize
 
 MORE_COLOURS = ("#c2185b", "#00897b", "#8d6e63", "#9e9d24", "#5e35b1", "#ef6c00", "#546e7a", "#ad1457")
@@ -163,10 +163,7 @@ def swept_grid(
     for axes, row in zip(grid, rows, strict=True):
         for axis, runs in zip(axes, columns.values(), strict=True):
             for run in runs:
-                found = summaries[run]["metrics"][row["metric"]]
-                x = [next(iter(point.values())) for point in summaries[run]["sweep"]]
-                axis.plot(x, found["iqm"], color=colours[run], linewidth=1.6, label=labels[run])
-                axis.fill_between(x, found["low"], found["high"], color=colours[run], alpha=0.2, linewidth=0)
+                swept_line(axis, summaries[run], row["metric"], colours[run], labels[run], dots=False)
             for text, value in row.get("log10", {}).get("references", {}).items():
                 axis.axhline(np.log10(1 + value), color="0.5", linestyle=":", linewidth=1)
                 place = {"xy": (0.98, np.log10(1 + value)), "xycoords": ("axes fraction", "data")}

@@ -1,5 +1,6 @@
 """Every YAML composes, builds and learns one step; bad input is named, all of it at once."""
 
+import importlib
 import re
 
 import jax
@@ -9,6 +10,7 @@ from omegaconf import OmegaConf
 
 from marl.build import build, load
 from marl.config import CONFIGS, ConfigError, check_targets, compose, describe, groups
+from marl.environment import event_names
 from marl.program import Program
 
 SMALL = [
@@ -28,9 +30,17 @@ def has_network(name):
     return "network" in node or any(map(has_network, parts))
 
 
-# who reads events needs a game that tells them
-PLAYS = {"classifier_norms": "clean_up_small"}
 SCRIPTED = [name for name in groups()["algo"] if not has_network(name)]
+
+
+def game_for(name):
+    """Overrides that choose a game which tells the events that an algorithm reads, if it reads any."""
+    module, _, kind = compose([f"algo={name}"]).algo._target_.rpartition(".")
+    reads = set(getattr(importlib.import_module(module), kind).reads)
+    if not reads:
+        return []
+    tells = lambda game: reads <= set(event_names(load(f"env={game}", *SMALL).env))
+    return [f"env={next(filter(tells, groups()['env']))}", "seats=shared"]
 
 
 def learn_once(*overrides):
@@ -50,8 +60,7 @@ def test_every_environment_composes_and_builds(name):
 
 @pytest.mark.parametrize("name", sorted(set(groups()["algo"]) - set(SCRIPTED)))
 def test_every_algorithm_learns_one_step(name):
-    game = [f"env={PLAYS[name]}"] if name in PLAYS else []
-    metrics = learn_once(f"algo={name}", *game, *SMALL)
+    metrics = learn_once(f"algo={name}", *game_for(name), *SMALL)
     assert np.isfinite(metrics["reward"]).all()
 
 

@@ -141,8 +141,7 @@ def test_a_frozen_classifier_stays():
         np.testing.assert_array_equal(a, b)
 
 
-def test_the_pseudo_reward_changes_what_is_learned():
-    """Seat 0 zapped at +1 against its untrained classifier; it gives that up if it costs, else not."""
+def test_ppo_learns_from_judged_rewards_and_sees_what_the_classifiers_said():
     learner, batch = played(norms())
     assert float(batch.extras["disapproval"].max() - batch.extras["disapproval"].min()) < 0.1
     expected = jnp.where(
