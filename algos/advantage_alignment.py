@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
+from marl.node import Node
 from marl.returns import align
 
 FORMS = ("discounted", "mean")
@@ -29,7 +30,7 @@ OTHERS = ("sum", "mean")
 QUADRANTS = {"cooperative": (1, 1), "empathetic": (1, -1), "vengeful": (-1, 1), "spiteful": (-1, -1)}
 
 
-class AdvantageAlignment(struct.PyTreeNode):
+class AdvantageAlignment(Node):
     """Own advantage plus beta times the product of one's own past and the others' present advantages."""
 
     beta: Any  # [] weight of the shaping term, 0 = none

@@ -14,6 +14,7 @@ from flax import struct
 from jax import Array
 
 from marl.environment import Environment, TimeStep
+from marl.node import Node
 
 
 class Batch(struct.PyTreeNode):
@@ -54,7 +55,7 @@ class Batch(struct.PyTreeNode):
         )
 
 
-class Algorithm(struct.PyTreeNode):
+class Algorithm(Node):
     """A rule that chooses actions and, if it learns, changes its `learner` from batches.
 
     The base class is a player without parameters, memory or learning; it must say how it

@@ -16,6 +16,8 @@ from flax import struct
 from gymnasium import spaces
 from jax import Array
 
+from marl.node import Node
+
 EXTRINSIC = "extrinsic_reward"  # event: the reward as it was before mechanisms shaped it
 
 
@@ -50,7 +52,7 @@ class TimeStep(struct.PyTreeNode):
         )
 
 
-class Environment(struct.PyTreeNode):
+class Environment(Node):
     """A game: an immutable pytree whose number-only fields are leaves.
 
     Subclasses give `num_agents`, `action_space` (one seat's: Discrete, MultiDiscrete or
