@@ -7,7 +7,9 @@ imports Hydra.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -30,7 +32,7 @@ DRAWN = tuple(
         *("schelling", "after", "responses", "generations"),
     )
 )
-Assigned = tuple[str, Any, str, bool]  # key, value, override that sets it, whether it was written +key=
+Assigned = tuple[str, Any, bool]  # key, value, whether it was written +key=
 
 
 def groups(plugins: Iterable[str] = ()) -> dict[str, list[str]]:
@@ -85,12 +87,16 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     errors: list[str] = []
     plugins = named_in(overrides)
     chosen, assigned = _parse(overrides, groups(plugins), errors)
-    chosen += search_path(plugins)
-    base = _compose(chosen, errors)
-    values = flatten(settled(base))
-    found = [(text, _check_key(key, value, values, added)) for key, value, text, added in assigned]
-    errors += [message for _, messages in found for message in messages]
-    cfg = _compose([*chosen, *(text for text, messages in found if not messages)], errors)
+    try:
+        cfg = copy.deepcopy(_compose((*chosen, *search_path(plugins)), _state_of_files(plugins)))
+    except ConfigError as error:
+        raise ConfigError([*errors, *error.errors]) from error
+    values = flatten(settled(cfg))
+    for key, value, added in assigned:
+        wrong = _check_key(key, value, values, added)
+        errors += wrong
+        if not wrong:
+            OmegaConf.update(cfg, key, value, merge=True, force_add=True)
     raw = OmegaConf.to_container(cfg, resolve=False)
     errors += check_ranges({k: v for k, v in flatten(raw).items() if not k.startswith("figure.")})
     plain = _with_types_of(values, settled(cfg))
@@ -149,7 +155,14 @@ def _is_written_in(homes: tuple[str, ...], target: Any) -> bool:
     return source.is_file() and bool(re.search(rf"^(class|def) {name}\b", source.read_text(), re.MULTILINE))
 
 
-def _compose(overrides: list[str], errors: list[str]) -> DictConfig:
+def _state_of_files(plugins: Iterable[str]) -> float:
+    """When a configuration file was last written: a notebook's user may edit one and compose again."""
+    return max(f.stat().st_mtime for folder in [CONFIGS, *locate(plugins)] for f in folder.rglob("*.yaml"))
+
+
+@functools.lru_cache(maxsize=64)
+def _compose(choices: tuple[str, ...], state: float) -> DictConfig:
+    """Hydra's configuration of some group choices, not to be changed; it takes half a second."""
     import hydra
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
@@ -158,9 +171,9 @@ def _compose(overrides: list[str], errors: list[str]) -> DictConfig:
     outer, world.hydra = world.hydra, None  # a multirun's own, put back afterwards
     try:
         with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            return hydra.compose("train", overrides)
+            return hydra.compose("train", list(choices))
     except HydraException as error:
-        raise ConfigError([*errors, str(error).split("\n")[0]]) from error
+        raise ConfigError([str(error).split("\n")[0]]) from error
     finally:
         world.hydra = outer
 
@@ -193,7 +206,7 @@ def _parse(
             chosen += [] if wrong else single[-1:]
         else:
             added = text.startswith("+")
-            assigned += [(key, v, f"++{one}", added) for v, one in zip(values, single, strict=True)]
+            assigned += [(key, value, added) for value in values]
     return chosen, assigned
 
 
