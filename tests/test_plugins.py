@@ -144,6 +144,14 @@ def test_choices_are_found_without_importing_the_package(here):
     assert "other_research" not in sys.modules
 
 
+def test_an_edited_file_is_read_anew(here):
+    file, ask = here / "configs/env/roads.yaml", ["plugins=[other_research]", "env=roads"]
+    assert compose([*ask, "env.num_drivers=4"]).env.num_drivers == 4
+    assert compose(ask).env.num_drivers == 10
+    file.write_text(file.read_text().replace("num_drivers: 10", "num_drivers: 12"))
+    assert compose(ask).env.num_drivers == 12
+
+
 def test_a_name_that_exists_already_is_refused(here):
     (here / "configs/env/roads.yaml").rename(here / "configs/env/chicken.yaml")
     with pytest.raises(ConfigError, match=r"^env=chicken: two files have this name; rename the plugin's$"):
