@@ -13,7 +13,7 @@ train: $(VENV)/.installed
 	$(BIN)/python scripts/train.py $(ARGS)
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "not slow" -n 2 $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile $(ARGS)
 
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -34,8 +34,15 @@ def rows(folder):
     return [{k: v for k, v in row.items() if k != "wall_s"} for row in read_rows(folder / "metrics.jsonl")]
 
 
-def command(name, *arguments, cwd=ROOT, timeout=200, **environment):
-    """Run scripts/NAME.py as a user would; `environment` adds variables."""
+def variables(**more):
+    """A user's environment, with `more`; without the tests' XLA_FLAGS, which commands try out in a process."""
+    ours = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    return ours | {"PYTHONPATH": str(ROOT)} | more
+
+
+def command(name, *arguments, cwd=ROOT, timeout=200, **more):
+    """Run scripts/NAME.py as a user would; `more` are variables."""
     call = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *map(str, arguments)]
-    variables = os.environ | {"PYTHONPATH": str(ROOT)} | environment
-    return subprocess.run(call, cwd=cwd, env=variables, capture_output=True, text=True, timeout=timeout)
+    return subprocess.run(
+        call, cwd=cwd, env=variables(**more), capture_output=True, text=True, timeout=timeout
+    )

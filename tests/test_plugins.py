@@ -15,8 +15,8 @@ from marl.config import compose, describe, groups
 from marl.experiment import plan
 from marl.validation import ConfigError
 from tests import conformance
+from tests.runs import ROOT, variables
 
-ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs" / "plugins.md").read_text()
 FILES = dict(re.findall(r"^`(my_research/[^`]+)`[^`]*\n\n```\w+\n(.*?)```", TEXT, re.S | re.M))
 COMMANDS = re.search(r"```bash\n(.*?)```", TEXT, re.S)[1].strip().splitlines()
@@ -35,7 +35,7 @@ def write_package(folder):
 def shell(line, cwd):
     """Run a line of the page as a user would whose `python` is this one."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = os.environ | {"MARL": str(ROOT), "PATH": path, "PYTHONPATH": str(ROOT)}
+    environment = variables(MARL=str(ROOT), PATH=path)
     call = ["bash", "-c", line]
     return subprocess.run(call, cwd=cwd, env=environment, capture_output=True, text=True, timeout=200)
 

@@ -1,10 +1,7 @@
 """Runs in PyTorch: the run folder, resume, evaluation, and what is refused."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -17,6 +14,7 @@ from marl.config import compose
 from marl.logger import read_rows
 from marl.run import run as run_jax
 from marl.validation import ConfigError
+from tests.runs import command
 
 torch = pytest.importorskip("torch")
 
@@ -134,9 +132,7 @@ def test_a_run_of_torch_is_not_trained_by_jax(tmp_path):
 
 def test_the_command_trains_in_torch(tmp_path):
     folder = tmp_path / "run"
-    call = [sys.executable, str(ROOT / "scripts/train.py"), *TINY, "total_steps=64", f"run_dir={folder}"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    result = subprocess.run(call, env=environment, capture_output=True, text=True, timeout=200)
+    result = command("train", *TINY, "total_steps=64", f"run_dir={folder}")
     assert result.returncode == 0, result.stderr
     assert (folder / "checkpoints" / "policy.safetensors").is_file()
 

@@ -2,17 +2,15 @@
 
 import importlib.util
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from marl.config import groups
+from tests.runs import ROOT, command
 
-ROOT = Path(__file__).resolve().parents[2]
 TINY = [
     "num_envs=4",
     "num_seeds=2",
@@ -21,13 +19,6 @@ TINY = [
     "algo.num_steps=8",
     "network.hidden=[8]",
 ]
-
-
-def command(name, *arguments, cwd=ROOT):
-    """Run scripts/NAME.py as a user would."""
-    call = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *arguments]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(call, cwd=cwd, env=environment, capture_output=True, text=True, timeout=200)
 
 
 def load_script(name):
