@@ -22,8 +22,8 @@ from gymnasium import spaces
 from jax import Array
 
 from algos.random_player import pick
-from algos.replay import Replay, add, draw, empty, take
-from algos.td import LOSSES, SCHEDULES, epsilon_at, q_loss, q_target
+from algos.replay import Replay, add, draw, empty, reached, take
+from algos.td import LOSSES, SCHEDULES, epsilon_at, q_loss, q_optimizer, q_target
 from marl.algorithm import Algorithm, Batch
 from marl.environment import Environment, TimeStep
 from marl.networks import QNetwork, initial_carry
@@ -80,16 +80,20 @@ class DQN(Algorithm):
     by_stage: bool = struct.field(pytree_node=False)  # one network a stage
     network: Any = struct.field(pytree_node=False)  # torso, see marl.networks
     seats: Seats = struct.field(pytree_node=False)  # [A] learner of each seat
+    # of every number in a gradient, after the norm; None, as in older run folders: no bound
+    max_grad_value: float | None = None
+    # only what a seat decided is kept and counted by epsilon_steps, in decisions of the learner
+    decisions_only: bool = struct.field(pytree_node=False, default=False)
 
     def _net(self, env: Environment) -> QNetwork:
         torso = self.network.clone(grid_codes=tuple(env.grid_codes))
         return QNetwork(torso, int(env.action_space.n), self.dueling)
 
+    def _optimizer(self, rate: Any) -> optax.GradientTransformation:
+        return q_optimizer(rate, self.max_grad_norm, self.max_grad_value)
+
     def _num_networks(self, env: Environment) -> int:
         return env.num_stages if self.by_stage else 1
-
-    def _optimizer(self, learning_rate: Any) -> optax.GradientTransformation:
-        return optax.chain(optax.clip_by_global_norm(self.max_grad_norm), optax.adam(learning_rate))
 
     def check(self, env: Environment) -> None:
         """Raise ValueError for fields that do not fit each other, the game, or what the network can read."""
@@ -108,6 +112,9 @@ class DQN(Algorithm):
         if not 0 <= self.burn_in < self.num_steps:
             limit = f"at least 0 and below algo.num_steps={self.num_steps}"
             raise ValueError(f"algo.burn_in={self.burn_in}: must be {limit}")
+        if self.decisions_only and (self.network.carry_size or env.all_legal):
+            reason = "needs a feed-forward network, in a game that forbids actions"
+            raise ValueError(f"algo.decisions_only=true: {reason}")
         ts = jax.eval_shape(env.reset, jax.random.key(0))[1]
         games = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), ts)
         jax.eval_shape(lambda key, ts: self.init(key, env, ts), jax.random.key(0), games)
@@ -193,15 +200,14 @@ class DQN(Algorithm):
         return ts.obs, (None if env.all_legal else ts.action_mask)
 
     def update(self, env, learner, batch, key):
-        """Store the batch and take G gradient steps; metrics are means over learners and steps.
-
-        Raises:
-            ValueError: if a recurrent network gets rollouts of another length than its own.
-        """
-        items = self._items(env, batch)
-        keys = jax.random.split(key, num_learners(self.seats))
-        steps = batch.done.size
-        learner, metrics = jax.vmap(lambda *x: self._learn(env, steps, *x))(learner, items, keys)
+        """Store the batch and take G gradient steps; metrics are means over learners and steps."""
+        items, num, keep = self._items(env, batch), num_learners(self.seats), None
+        steps = jnp.full(num, batch.done.size)
+        if self.decisions_only:
+            keep = to_learners(batch.action_mask.sum(-1) > 1, self.seats, 1).reshape(num, -1)
+            steps = keep.sum(1, dtype=jnp.int32)
+        learn = lambda *x: self._learn(env, *x)
+        learner, metrics = jax.vmap(learn)(learner, steps, items, keep, jax.random.split(key, num))
         return learner, {k: v.mean() for k, v in metrics.items()} | {"value": batch.extras["value"].mean()}
 
     def _items(self, env: Environment, batch: Batch) -> dict:
@@ -209,16 +215,11 @@ class DQN(Algorithm):
         mask, last_mask = batch.action_mask, batch.last.action_mask
         if env.all_legal:
             mask, last_mask = None, None
-        done = batch.done[..., None]
-
-        def follow(now: Array, last: Array, ended: Array) -> Array:
-            reached = jnp.concatenate([now[1:], last[None]])
-            return jnp.where(done.reshape(*done.shape, *(1,) * (now.ndim - 3)), ended, reached)
-
-        reached = jax.tree.map(follow, (batch.obs, mask), (batch.last.obs, last_mask), batch.bootstrap)
-        everyone = lambda x: jnp.broadcast_to(x[..., None], batch.reward.shape)
+        now, last = (batch.obs, mask), (batch.last.obs, last_mask)
+        next_obs, next_mask = reached(now, last, batch.bootstrap, batch.done)
+        everyone = lambda x: jnp.broadcast_to(x if x.ndim == 3 else x[..., None], batch.reward.shape)
         data = {"obs": batch.obs, "action": batch.action, "reward": batch.reward}
-        data |= {"terminated": everyone(batch.terminated), "next_obs": reached[0], "next_mask": reached[1]}
+        data |= {"terminated": everyone(batch.terminated), "next_obs": next_obs, "next_mask": next_mask}
         if not self._net(env).carry_size:
             data = jax.tree.map(lambda x: to_learners(x, self.seats, 1), data)
             return jax.tree.map(lambda x: x.reshape(x.shape[0], -1, 1, *x.shape[3:]), data) | {"carry": ()}
@@ -228,9 +229,11 @@ class DQN(Algorithm):
         data = jax.tree.map(lambda x: jnp.moveaxis(to_learners(x, self.seats, 1), 1, 2), data)
         return data | {"carry": to_learners(batch.carry, self.seats, 0)}
 
-    def _learn(self, env: Environment, steps: int, learner: Learner, items: dict, key: Array) -> tuple:
-        """One learner's update: `steps` environment steps brought `items`, leaves [n, ...]."""
-        replay = add(learner.replay, items)
+    def _learn(
+        self, env: Environment, learner: Learner, steps: Any, items: dict, keep: Any, key: Array
+    ) -> tuple:
+        """One learner's update: `steps` brought `items`, leaves [n, ...]; those of `keep` [n] stay."""
+        replay = add(learner.replay, items, keep)
         index = draw(replay, key, (self.num_updates, self.batch_size))
 
         def step(networks: Networks, now: tuple) -> tuple[Networks, dict]:

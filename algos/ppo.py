@@ -188,7 +188,7 @@ class PPO(Algorithm):
         last = self._forward(env, learner, batch.last_carry, batch.last)[2]
         reached = jnp.concatenate([value[1:], last[None]])
         next_value = jnp.where(batch.done[..., None], batch.bootstrap, reached)
-        seen = (batch.reward, value, next_value, batch.terminated, batch.done)
+        seen = (batch.reward, value, next_value, batch.terminated, batch.ends)
         advantage, target = gae(*seen, gamma=self.gamma, gae_lambda=self.gae_lambda)
         others_lambda = getattr(self.credit, "others_lambda", None)
         if self.group_size > 1 and not self.group_critic:

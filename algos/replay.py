@@ -34,16 +34,23 @@ def empty(item: Any, capacity: int) -> Replay:
     return Replay(data, jnp.int32(0), jnp.int32(0))
 
 
-def add(replay: Replay, items: Any) -> Replay:
+def add(replay: Replay, items: Any, keep: Array | None = None) -> Replay:
     """Append `items` (leaves [n, ...]) in their order; of more than C the last C stay.
 
-    Where n divides C they are written as one block, which costs what copying them costs.
+    With `keep` [n] bool only those marked, n at most C. Without, and where n divides C, they are written as
+    one block, which costs what copying them costs.
     """
     capacity = replay.capacity
     items = jax.tree.map(lambda x: x[-capacity:], items)
     num = jax.tree.leaves(items)[0].shape[0]
+    if keep is not None:
+        num = keep.sum(dtype=jnp.int32)
+        place = (replay.position + jnp.cumsum(keep, dtype=jnp.int32) - 1) % capacity
+        place = jnp.where(keep, place, capacity)
 
     def write(old: Array, new: Array) -> Array:
+        if keep is not None:
+            return old.at[place].set(new, mode="drop")
         if capacity % num == 0:
             return jax.lax.dynamic_update_slice_in_dim(old, new, replay.position, 0)
         return old.at[(replay.position + np.arange(num)) % capacity].set(new, unique_indices=True)
@@ -53,6 +60,22 @@ def add(replay: Replay, items: Any) -> Replay:
         position=(replay.position + num) % capacity,
         size=jnp.minimum(replay.size + num, capacity),
     )
+
+
+def reached(now: Any, last: Any, ended: Any, done: Array) -> Any:
+    """What the steps of a rollout led to, leaves [T, E, A, ...].
+
+    Args:
+        now: leaves [T, E, A, ...] before each step; last: [E, A, ...] after the last one.
+        ended: [T, E, A, ...] what was reached where an episode ended, before the restart.
+        done: [T, E] bool, where it did.
+    """
+
+    def follow(now: Array, last: Array, ended: Array) -> Array:
+        next_ = jnp.concatenate([now[1:], last[None]])
+        return jnp.where(done.reshape(*done.shape, *(1,) * (now.ndim - 2)), ended, next_)
+
+    return jax.tree.map(follow, now, last, ended)
 
 
 def draw(replay: Replay, key: Array, shape: tuple[int, ...]) -> Array:

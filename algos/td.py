@@ -31,6 +31,14 @@ def epsilon_at(num_steps: Array, start: Any, end: Any, steps: Any, schedule: str
     return end + (start - end) * left
 
 
+def q_optimizer(learning_rate: Any, max_grad_norm: Any, max_grad_value: Any) -> optax.GradientTransformation:
+    """Adam on gradients cut to a norm and, unless it is None, every number of them to a size."""
+    clips = [optax.clip_by_global_norm(max_grad_norm)]
+    if max_grad_value is not None:
+        clips.append(optax.clip(max_grad_value))
+    return optax.chain(*clips, optax.adam(learning_rate))
+
+
 def q_target(
     chooser: Array,
     next_q: Array,

@@ -24,7 +24,7 @@ class Batch(struct.PyTreeNode):
     action_mask: Array  # [T, E, A, N]
     action: Array  # [T, E, A, ...] as the algorithm chose it
     reward: Array  # [T, E, A]
-    terminated: Array  # [T, E]
+    terminated: Array  # [T, E], or [T, E, A] in games where seats end by themselves
     done: Array  # [T, E]
     extras: Any  # what `act` put aside, [T, E, A, ...]
     bootstrap: Any  # what `bootstrap` said of the states reached at `done`, [T, E, A, ...], else 0
@@ -38,6 +38,12 @@ class Batch(struct.PyTreeNode):
         """[T, E] bool, an episode began with this step (the first step's carry is zeroed already)."""
         return jnp.concatenate([jnp.zeros_like(self.done[:1]), self.done[:-1]])
 
+    @property
+    def ends(self) -> Array:
+        """[T, E] or [T, E, A] bool, nothing that a seat does later belongs to the same future."""
+        seats = self.terminated.ndim > self.done.ndim
+        return (self.done[..., None] | self.terminated) if seats else self.done
+
     def of_member(self, member: int, seats: np.ndarray) -> Batch:
         """The batch as one member of a Mixture sees it."""
         pick = lambda tree: jax.tree.map(lambda x: jnp.take(x, seats, 2), tree)
@@ -46,6 +52,7 @@ class Batch(struct.PyTreeNode):
             action_mask=pick(self.action_mask),
             action=pick(self.action),
             reward=pick(self.reward),
+            terminated=pick(self.terminated) if self.terminated.ndim > self.done.ndim else self.terminated,
             extras=self.extras[member],
             bootstrap=self.bootstrap[member],
             carry=self.carry[member],

@@ -93,7 +93,7 @@ def build_algo(cfg: DictConfig, env: Environment) -> Algorithm:
     Raises:
         ValueError: if `seats` does not fit the game.
     """
-    seats = _seats(cfg.seats, env.num_agents)
+    seats = _seats(cfg.seats, env)
     learning = tuple(s for s in seats if isinstance(s, int))
     names = list(dict.fromkeys(s for s in seats if isinstance(s, str)))
     members = []
@@ -230,11 +230,16 @@ def learning_member(algo: Any, learner: Any) -> tuple[Any, Any]:
     return (algo.members[0], learner[0]) if isinstance(algo, Mixture) else (algo, learner)
 
 
-def _seats(seats: Any, num_agents: int) -> list[int | str]:
+def _seats(seats: Any, env: Environment) -> list[int | str]:
+    num_agents = env.num_agents
     if seats == "independent":
         return list(range(num_agents))
     if seats == "shared":
         return [0] * num_agents
+    if seats == "typed":
+        if not env.seat_types:
+            raise ValueError("seats=typed: this game has no types of seats")
+        return list(env.seat_types)
     entries = isinstance(seats, Sequence) and all(isinstance(s, (int, str)) for s in seats)
     if isinstance(seats, str) or not entries or len(seats) != num_agents:
         raise ValueError(f"seats={seats}: must be independent, shared or a list of {num_agents} entries")

@@ -35,6 +35,9 @@ class TimeStep(struct.PyTreeNode):
     truncated: Array  # [] bool, the game was cut by its horizon: the future has a value
     action_mask: Array  # [A, N] bool, True where allowed; see `mask_size`
     events: dict[str, Array]  # each [A] float32
+    # [A] bool, this seat's future is worth 0 although the game goes on (it died, and may come back);
+    # None: seats end with the game. It is read after steps, not after resets.
+    seat_terminated: Array | None = None
 
     @property
     def done(self) -> Array:
@@ -49,6 +52,7 @@ class TimeStep(struct.PyTreeNode):
             reward=pick(self.reward),
             action_mask=pick(self.action_mask),
             events=pick(self.events),
+            seat_terminated=pick(self.seat_terminated),
         )
 
 
@@ -72,6 +76,9 @@ class Environment(Node):
     # Kinds of decision that steps can be (a round, a stage of punishment ...). With several,
     # obs["stage"] [A] int32 says which comes next, 0 .. num_stages - 1; networks do not read it.
     num_stages = 1
+    # The type of each seat, 0, 1 ..., equally many of each: one learner holds those of a type where
+    # `seats=typed`. (): the game knows no types.
+    seat_types = ()
 
     @property
     def ends_every(self) -> int | None:
@@ -154,6 +161,11 @@ class Mechanism(Environment):
     def num_stages(self) -> int:
         """As the inner environment; a mechanism that inserts a stage adds one."""
         return self.env.num_stages
+
+    @property
+    def seat_types(self) -> tuple[int, ...]:
+        """As the inner environment; a mechanism that changes the seats says ()."""
+        return self.env.seat_types
 
     def reset(self, key: Array) -> tuple[Any, TimeStep]:
         """Start an episode of the inner environment."""

@@ -138,12 +138,15 @@ def _play(
         (state, ts, carry, events), (act_key, env_keys) = now, keys
         action, carry, extras = algo.act(env, runner.learner, carry, ts, act_key)
         state, new = jax.vmap(env.step)(env_keys, state, clip_to_space(env.action_space, action))
+        terminated = new.terminated
+        if new.seat_terminated is not None:
+            terminated = terminated[:, None] | new.seat_terminated
         trace = {
             "obs": ts.obs,
             "action_mask": ts.action_mask,
             "action": action,
             "reward": new.reward,
-            "terminated": new.terminated,
+            "terminated": terminated,
             "done": new.done,
             "extras": extras,
             "events": {name: new.events[name] for name in algo.reads},

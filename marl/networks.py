@@ -160,6 +160,41 @@ class CNN(Torso, kw_only=True):
         return x.reshape(time, batch, -1)
 
 
+class MeanCNN(Torso, kw_only=True):
+    """3x3 convolutions within the planes, each two rows and columns smaller, then the mean over the cells.
+
+    Weights are normal with variance 2 / (9 channels out). The products are those of whole rows, with the
+    batch as last axis: on a CPU half the time of shifted products of single cells.
+    """
+
+    features: tuple[int, ...]
+
+    needs_grid = True
+
+    def encode_grid(self, planes: Array) -> Array:
+        """[T, B, H, W, L] -> [T, B, features[-1]].
+
+        Raises:
+            ValueError: if nothing of the planes is left.
+        """
+        time, batch, *size, channels = planes.shape
+        if min(size) <= 2 * len(self.features):
+            most = (min(size) - 1) // 2
+            raise ValueError(f"network.features={list(self.features)}: at most {most} layers fit in {size}")
+        x = planes.reshape(-1, *size, channels).transpose(3, 1, 2, 0)  # [C, H, W, T*B]
+        for i, out in enumerate(self.features):
+            normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+            kernel = self.param(f"kernel_{i}", normal, (3, 3, len(x), out))
+            bias = self.param(f"bias_{i}", nn.initializers.zeros, (out,))
+            height, width = x.shape[1], x.shape[2] - 2
+            near = jnp.concatenate([x[:, :, j : j + width] for j in range(3)])  # [3C, H, W - 2, T*B]
+            weights = kernel.transpose(0, 3, 1, 2).reshape(3 * out, -1)
+            rows = (weights @ near.reshape(len(near), -1)).reshape(3, out, *near.shape[1:])
+            y = sum(rows[k, :, k : k + height - 2] for k in range(3))
+            x = ACTIVATIONS[self.activation](y + bias[:, None, None, None])
+        return x.mean((1, 2)).T.reshape(time, batch, -1)
+
+
 class ActorCritic(nn.Module):
     """Parameters of the action distribution and the state value.
 

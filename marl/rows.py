@@ -53,7 +53,9 @@ def seen(ts: TimeStep, rows: tuple[np.ndarray, np.ndarray]) -> TimeStep:
 
 def learnt_from(batch: Batch, rows: tuple[np.ndarray, np.ndarray]) -> Batch:
     """Each learner's rows as a batch of games of one seat, leaves [P, T, n, 1, ...]."""
-    per_game, at_once = ("terminated", "done"), ("carry", "last_carry")
+    per_game, at_once = ["done"], ("carry", "last_carry")
+    if batch.terminated.ndim == batch.done.ndim:
+        per_game.append("terminated")
     found = {"last": seen(batch.last, rows)}
     for field in dataclasses.fields(batch):
         if field.name == "last":

@@ -36,6 +36,7 @@ RULES: dict[str, Rule] = {
     "epsilon_steps": AT_LEAST_ONE,
     "clip_eps": POSITIVE,
     "max_grad_norm": POSITIVE,
+    "max_grad_value": POSITIVE,
     "vf_coef": NOT_NEGATIVE,
     "ent_coef": NOT_NEGATIVE,
     "cost": NOT_NEGATIVE,

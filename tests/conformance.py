@@ -83,6 +83,7 @@ def check_types(env, key):
     assert of(ts.reward) == ((A,), jnp.float32)
     assert of(ts.action_mask) == ((A, mask_size(env.action_space)), jnp.bool_)
     assert of(ts.terminated) == of(ts.truncated) == ((), jnp.bool_)
+    assert ts.seat_terminated is None or of(ts.seat_terminated) == ((A,), jnp.bool_)
     for name, event in ts.events.items():
         assert of(event) == ((A,), jnp.float32), f"event {name} is {event}"
     assert ts.obs.keys() <= {"grid", "vector", "stage", "role", "over"}
