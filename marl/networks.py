@@ -1,4 +1,4 @@
-"""Torsos (MLP, grid CNN, with or without GRU) and the networks that learners put on them.
+"""Torsos (MLP, grid CNN, with or without a GRU or S5) and the networks that learners put on them.
 
 Every network is applied as `net.apply(params, carry, obs, start)` with time first: obs leaves
 [T, B, ...], start [T, B] bool (True where an episode begins: the carry is zeroed before that
@@ -16,10 +16,13 @@ import numpy as np
 from flax import linen as nn
 from jax import Array
 
+from marl import s5
+
 Carry = Any  # () or [B, H] float32
 ORTHOGONAL_GAIN = 2**0.5
 MAX_ROWS = 1024  # of a table
-ACTIVATIONS = {"tanh": nn.tanh, "relu": nn.relu, "elu": nn.elu, "silu": nn.silu}
+ACTIVATIONS = {"tanh": nn.tanh, "relu": nn.relu, "elu": nn.elu, "silu": nn.silu, "leaky_relu": nn.leaky_relu}
+CORES = ("gru", "s5")
 
 
 def dense(width: int, gain: float = ORTHOGONAL_GAIN, name: str | None = None, bias: bool = True) -> nn.Dense:
@@ -39,16 +42,23 @@ def expand_codes(grid: Array, codes: tuple[int, ...]) -> Array:
 
 
 class Torso(nn.Module):
-    """Encodes the observation, applies dense layers, then perhaps a GRU.
+    """Encodes the observation, applies dense layers, then perhaps a memory: a GRU, or layers of S5.
 
-    Fields: hidden, widths of the dense layers; activation, one of ACTIVATIONS; core, width of the
-    GRU, 0 for none; grid_codes, codes of each layer of obs["grid"].
+    Fields: hidden, widths of the dense layers; activation, one of ACTIVATIONS; core, numbers that the
+    memory (each of its layers) keeps, 0 for none; grid_codes, codes of each layer of obs["grid"];
+    core_kind, one of CORES: a GRU puts out its memory, layers of S5 as many features as they are given;
+    core_layers, of S5, and core_steps, its least and largest first step sizes (see `marl.s5`);
+    head_hidden, widths of dense layers in each head on it.
     """
 
     hidden: tuple[int, ...]
     activation: str
     core: int
     grid_codes: tuple[int, ...] = ()
+    core_kind: str = "gru"  # the only one in run folders that do not name it, and likewise:
+    core_layers: int = 1
+    core_steps: tuple[float, float] = (0.001, 0.1)
+    head_hidden: tuple[int, ...] = ()
 
     needs_grid = False
     head_bias = True  # whether the heads on it have a bias
@@ -56,7 +66,7 @@ class Torso(nn.Module):
     @property
     def carry_size(self) -> int:
         """Width of the recurrent state, 0 if there is none."""
-        return self.core
+        return self.core * (self.core_layers if self.core_kind == "s5" else 1)
 
     @nn.compact
     def __call__(self, carry: Carry, obs: dict[str, Array], start: Array) -> tuple[Carry, Array]:
@@ -72,7 +82,16 @@ class Torso(nn.Module):
         x = jnp.concatenate(parts, axis=-1)
         for width in self.hidden:
             x = ACTIVATIONS[self.activation](dense(width)(x))
-        return _recur(self.core, carry, x, start)
+        return self._remember(carry, x, start) if self.core else (carry, x)
+
+    def _remember(self, carry: Array, x: Array, start: Array) -> tuple[Array, Array]:
+        if self.core_kind not in CORES:
+            raise ValueError(f"network.core_kind={self.core_kind}: must be {' or '.join(CORES)}")
+        if self.core_kind == "gru":
+            return _recur(self.core, carry, x, start)
+        sizes = (x.shape[-1], self.core, self.core_steps)
+        layers = [self.param(f"core_{i}", s5.init, *sizes) for i in range(self.core_layers)]
+        return s5.apply_all(layers, carry, x, start)
 
     def encode_grid(self, planes: Array) -> Array:
         """[T, B, H, W, L] planes -> [T, B, F]."""
@@ -117,6 +136,21 @@ class MLP(Torso):
 
     def encode_grid(self, planes: Array) -> Array:
         """[T, B, H, W, L] -> [T, B, H * W * L]."""
+        return planes.reshape(*planes.shape[:2], -1)
+
+
+class Cells(Torso, kw_only=True):
+    """Applies dense layers of widths `features` (1x1 convolutions), with `grid_activation`, to every cell."""
+
+    features: tuple[int, ...]
+    grid_activation: str
+
+    needs_grid = True
+
+    def encode_grid(self, planes: Array) -> Array:
+        """[T, B, H, W, L] planes -> [T, B, H * W * features[-1]]."""
+        for i, width in enumerate(self.features):
+            planes = ACTIVATIONS[self.grid_activation](dense(width, name=f"Cell_{i}")(planes))
         return planes.reshape(*planes.shape[:2], -1)
 
 
@@ -224,8 +258,8 @@ class ActorCritic(nn.Module):
             own, x = self.torso(own, obs, start)
             other, y = self.critic_torso(other, obs, start)
             carry = jnp.concatenate([own, other], axis=-1) if self.carry_size else ()
-        params = dense(self.num_params, self.actor_gain, "actor", self.torso.head_bias)(x)
-        value = dense(1, 1.0, "critic", self.torso.head_bias)(y)
+        params = _head(self.torso, x, self.num_params, self.actor_gain, "actor")
+        value = _head(self.torso, y, 1, 1.0, "critic")
         return carry, params, value[..., 0]
 
 
@@ -247,7 +281,7 @@ class PolicyNetwork(nn.Module):
     def __call__(self, carry: Carry, obs: dict[str, Array], start: Array) -> tuple[Carry, Array]:
         """Returns (carry, distribution parameters [T, B, num_params])."""
         carry, x = self.torso(carry, obs, start)
-        return carry, dense(self.num_params, 0.01, "actor", self.torso.head_bias)(x)
+        return carry, _head(self.torso, x, self.num_params, 0.01, "actor")
 
 
 class QNetwork(nn.Module):
@@ -268,11 +302,13 @@ class QNetwork(nn.Module):
 
     @nn.compact
     def __call__(self, carry: Carry, obs: dict[str, Array], start: Array) -> tuple[Carry, Array]:
-        """Returns (carry after every step [T, B, H] or (), values [T, B, N])."""
+        """Returns (carry after every step [T, B, H] or (), values [T, B, N]); raises ValueError for S5."""
+        if self.torso.core_kind != "gru":
+            raise ValueError(f"network.core_kind={self.torso.core_kind}: action values need core_kind=gru")
         _, x = self.torso(carry, obs, start)
-        q = dense(self.num_actions, 1.0, "actions", self.torso.head_bias)(x)
+        q = _head(self.torso, x, self.num_actions, 1.0, "actions")
         if self.dueling:
-            q = q - q.mean(-1, keepdims=True) + dense(1, 1.0, "state", self.torso.head_bias)(x)
+            q = q - q.mean(-1, keepdims=True) + _head(self.torso, x, 1, 1.0, "state")
         return (x if self.carry_size else ()), q  # a GRU puts out its state
 
 
@@ -281,10 +317,15 @@ def initial_carry(net: nn.Module, batch: tuple[int, ...]) -> Carry:
     return jnp.zeros((*batch, net.carry_size)) if net.carry_size else ()
 
 
+def _head(torso: Any, x: Array, width: int, gain: float, name: str) -> Array:
+    """[T, B, width] of features [T, B, F]: the torso's `head_hidden` layers, then a linear one called so."""
+    for i, hidden in enumerate(torso.head_hidden):
+        x = ACTIVATIONS[torso.activation](dense(hidden, name=f"{name}_{i}")(x))
+    return dense(width, gain, name, torso.head_bias)(x)
+
+
 def _recur(width: int, carry: Carry, x: Array, start: Array) -> tuple[Carry, Array]:
-    """A GRU over time that forgets where `start`; the identity if `width` is 0."""
-    if not width:
-        return carry, x
+    """A GRU over time that forgets where `start`."""
 
     def step(cell: nn.GRUCell, carry: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
         x, start = now

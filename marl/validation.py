@@ -42,6 +42,8 @@ RULES: dict[str, Rule] = {
     "cost": NOT_NEGATIVE,
     "horizon": NOT_NEGATIVE,
     "core": NOT_NEGATIVE,
+    "core_layers": AT_LEAST_ONE,
+    "core_kind": (lambda x: x in ("gru", "s5"), "must be gru or s5"),
     "seed": NOT_NEGATIVE,
     "total_steps": AT_LEAST_ONE,
     "log_every": AT_LEAST_ONE,

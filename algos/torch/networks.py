@@ -105,6 +105,9 @@ class Torso(nn.Module):
         super().__init__()
         if not isinstance(network, (MLP, CNN)):
             raise ValueError(f"network={type(network).__name__}: PyTorch has twins of MLP and CNN only")
+        if network.core_kind != "gru" or network.head_hidden:
+            what = f"core_kind={network.core_kind}, head_hidden={list(network.head_hidden)}"
+            raise ValueError(f"network: PyTorch has core_kind=gru and head_hidden=[] only, not {what}")
         shapes = {k: v.shape[1:] for k, v in jax.eval_shape(env.reset, jax.random.key(0))[1].obs.items()}
         self.codes, self.activation = tuple(env.grid_codes), ACTIVATIONS[network.activation]
         self.layers, self.carry_size = nn.ModuleDict(), network.core

@@ -1,0 +1,118 @@
+"""Layers of simplified state spaces (S5) over time, as pure functions of a dict of parameters.
+
+**Source**: Smith, Warrington, Linderman 2023 (arXiv 2208.04933), one block, zero-order hold; forgetting where
+an episode begins as Lu et al. 2023 (arXiv 2303.03982), and their setting without norm and dropout; sizes and
+gate as Cook et al. 2024 (arXiv 2406.00392, appendix E) and their code. A layer is
+
+    h_t = exp(L D) h_{t-1} + (exp(L D) - 1) / L * B x_t,   y_t = 2 Re(C h_t) + d x_t,
+    out_t = x_t + z * sigmoid(W z + b),   z = gelu(y_t)
+
+with L the upper half of the eigenvalues of the normal part of HiPPO-LegS, each for itself and its conjugate,
+and step sizes D at first log-uniform. Deviations: where an episode begins exp(L D) is taken as 0, which is
+the published operator with its flag; B and C are drawn with variance one over the number of what they sum;
+the real parts of L are kept below MAX_REAL, so that learning cannot make a state grow for ever.
+
+Axes: T steps, B games, H features, N state numbers, M = N / 2 complex states.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+MAX_REAL = -1e-4  # of an eigenvalue
+Params = dict[str, Array]
+
+
+@functools.lru_cache
+def hippo(state: int) -> tuple[np.ndarray, np.ndarray]:
+    """Half of the eigenvalues [M] and eigenvectors [N, M] of the normal part of HiPPO-LegS, N = `state`.
+
+    With p_n = sqrt(n + 1/2) the matrix -p_n p_k * (2 below the diagonal, 0 above), its diagonal -(n + 1),
+    plus the outer product of p is -1/2 on the diagonal and else antisymmetric.
+    """
+    p = np.sqrt(np.arange(state) + 0.5)
+    outer = p[:, None] * p
+    rest = np.triu(outer, 1) - np.tril(outer, -1)  # antisymmetric
+    frequency, vectors = np.linalg.eigh(-1j * rest)
+    upper = slice(state // 2, None)  # ascending: the positive ones
+    return -0.5 + 1j * frequency[upper], vectors[:, upper]
+
+
+def init(key: Array, width: int, state: int, step_range: tuple[float, float]) -> Params:
+    """The parameters of a layer of H = `width` features with N = `state` numbers of memory.
+
+    Args:
+        key: random key.
+        width: of input and output.
+        state: N, even.
+        step_range: least and largest step size D at the start.
+
+    Raises:
+        ValueError: if N is odd.
+    """
+    if state % 2:
+        raise ValueError(f"network.core={state}: must be even with core_kind=s5")
+    values, vectors = hippo(state)
+    keys = jax.random.split(key, 5)
+    inward = jax.random.normal(keys[0], (state, width)) / np.sqrt(width)
+    real, imaginary = jax.random.normal(keys[1], (2, width, state)) / np.sqrt(state)
+    low, high = np.log(step_range)
+    parts = lambda x: jnp.stack([x.real, x.imag], axis=-1).astype(jnp.float32)
+    return {
+        "eigenvalue": parts(jnp.asarray(values)),  # [M, 2] real and imaginary part of L
+        "log_step": jax.random.uniform(keys[2], (state // 2,), minval=low, maxval=high),  # [M] log D
+        "inward": parts(jnp.asarray(vectors.conj().T) @ inward),  # [M, H, 2] B
+        "outward": parts((real + 1j * imaginary) @ jnp.asarray(vectors)),  # [H, M, 2] C
+        "skip": jax.random.normal(keys[3], (width,)),  # [H] d
+        "gate": jax.random.normal(keys[4], (width, width)) / np.sqrt(width),  # [H, H] W
+        "gate_bias": jnp.zeros(width),  # [H] b
+    }
+
+
+def apply(params: Params, carry: Array, x: Array, start: Array) -> tuple[Array, Array]:
+    """A layer over time.
+
+    Args:
+        params: as made by `init`.
+        carry: [B, N] real parts of the states, then imaginary ones.
+        x: [T, B, H].
+        start: [T, B] bool, the state is forgotten before this step.
+
+    Returns:
+        the carry after the last step [B, N], and [T, B, H].
+    """
+    whole = lambda name: jax.lax.complex(params[name][..., 0], params[name][..., 1])
+    value = params["eigenvalue"]
+    value = jax.lax.complex(jnp.minimum(value[:, 0], MAX_REAL), value[:, 1])
+    decay = jnp.exp(value * jnp.exp(params["log_step"]))  # [M]
+    inputs = jnp.einsum("tbh,mh->tbm", x, whole("inward") * ((decay - 1) / value)[:, None])
+    state = jax.lax.complex(*jnp.split(carry, 2, axis=-1))
+    states = _scan(jnp.where(start[..., None], 0, decay), inputs, state)
+    y = 2 * jnp.einsum("tbm,hm->tbh", states, whole("outward")).real + params["skip"] * x
+    z = jax.nn.gelu(y)
+    last = states[-1]
+    out = x + z * jax.nn.sigmoid(z @ params["gate"] + params["gate_bias"])
+    return jnp.concatenate([last.real, last.imag], axis=-1), out
+
+
+def apply_all(layers: list[Params], carry: Array, x: Array, start: Array) -> tuple[Array, Array]:
+    """Layers one on the other, as `apply`; carry [B, layers * N]."""
+    carries = jnp.split(carry, len(layers), axis=-1)
+    for i, params in enumerate(layers):
+        carries[i], x = apply(params, carries[i], x, start)
+    return jnp.concatenate(carries, axis=-1), x
+
+
+def _scan(decay: Array, inputs: Array, state: Array) -> Array:
+    """[T, B, M] states h_t = decay_t h_{t-1} + inputs_t from `state` [B, M], all at once."""
+    inputs = inputs.at[0].add(decay[0] * state)
+
+    def join(earlier: tuple[Array, Array], later: tuple[Array, Array]) -> tuple[Array, Array]:
+        return later[0] * earlier[0], later[0] * earlier[1] + later[1]
+
+    return jax.lax.associative_scan(join, (decay, inputs))[1]
