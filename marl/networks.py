@@ -19,7 +19,7 @@ from jax import Array
 Carry = Any  # () or [B, H] float32
 ORTHOGONAL_GAIN = 2**0.5
 MAX_ROWS = 1024  # of a table
-ACTIVATIONS = {"tanh": nn.tanh, "relu": nn.relu, "elu": nn.elu, "silu": nn.silu}
+ACTIVATIONS = {"tanh": nn.tanh, "relu": nn.relu, "elu": nn.elu, "silu": nn.silu, "leaky_relu": nn.leaky_relu}
 
 
 def dense(width: int, gain: float = ORTHOGONAL_GAIN, name: str | None = None, bias: bool = True) -> nn.Dense:
@@ -42,13 +42,15 @@ class Torso(nn.Module):
     """Encodes the observation, applies dense layers, then perhaps a GRU.
 
     Fields: hidden, widths of the dense layers; activation, one of ACTIVATIONS; core, width of the
-    GRU, 0 for none; grid_codes, codes of each layer of obs["grid"].
+    GRU, 0 for none; grid_codes, codes of each layer of obs["grid"]; head_hidden, widths of the dense
+    layers between its features and each head (an actor's and a critic's are separate).
     """
 
     hidden: tuple[int, ...]
     activation: str
     core: int
     grid_codes: tuple[int, ...] = ()
+    head_hidden: tuple[int, ...] = ()
 
     needs_grid = False
     head_bias = True  # whether the heads on it have a bias
@@ -189,6 +191,7 @@ class ActorCritic(nn.Module):
             own, x = self.torso(own, obs, start)
             other, y = self.critic_torso(other, obs, start)
             carry = jnp.concatenate([own, other], axis=-1) if self.carry_size else ()
+        x, y = _head_layers(self.torso, "actor", x), _head_layers(self.torso, "critic", y)
         params = dense(self.num_params, self.actor_gain, "actor", self.torso.head_bias)(x)
         value = dense(1, 1.0, "critic", self.torso.head_bias)(y)
         return carry, params, value[..., 0]
@@ -212,6 +215,7 @@ class PolicyNetwork(nn.Module):
     def __call__(self, carry: Carry, obs: dict[str, Array], start: Array) -> tuple[Carry, Array]:
         """Returns (carry, distribution parameters [T, B, num_params])."""
         carry, x = self.torso(carry, obs, start)
+        x = _head_layers(self.torso, "actor", x)
         return carry, dense(self.num_params, 0.01, "actor", self.torso.head_bias)(x)
 
 
@@ -235,15 +239,23 @@ class QNetwork(nn.Module):
     def __call__(self, carry: Carry, obs: dict[str, Array], start: Array) -> tuple[Carry, Array]:
         """Returns (carry after every step [T, B, H] or (), values [T, B, N])."""
         _, x = self.torso(carry, obs, start)
-        q = dense(self.num_actions, 1.0, "actions", self.torso.head_bias)(x)
+        y = _head_layers(self.torso, "actions", x)
+        q = dense(self.num_actions, 1.0, "actions", self.torso.head_bias)(y)
         if self.dueling:
-            q = q - q.mean(-1, keepdims=True) + dense(1, 1.0, "state", self.torso.head_bias)(x)
+            q = q - q.mean(-1, keepdims=True) + dense(1, 1.0, "state", self.torso.head_bias)(y)
         return (x if self.carry_size else ()), q  # a GRU puts out its state
 
 
 def initial_carry(net: nn.Module, batch: tuple[int, ...]) -> Carry:
     """The carry of games that just began: zeros [*batch, H], or () for feed-forward nets."""
     return jnp.zeros((*batch, net.carry_size)) if net.carry_size else ()
+
+
+def _head_layers(torso: nn.Module, head: str, x: Array) -> Array:
+    """The dense layers `torso.head_hidden` before a head, called HEAD_0, HEAD_1 ...; inside a compact method."""
+    for i, width in enumerate(torso.head_hidden):
+        x = ACTIVATIONS[torso.activation](dense(width, name=f"{head}_{i}")(x))
+    return x
 
 
 def _recur(width: int, carry: Carry, x: Array, start: Array) -> tuple[Carry, Array]:

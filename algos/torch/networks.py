@@ -25,6 +25,7 @@ from marl.networks import CNN, MLP, ORTHOGONAL_GAIN
 
 Carry = Any  # () or [P, B, H] float32
 ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "elu": functional.elu, "silu": functional.silu}
+ACTIVATIONS |= {"leaky_relu": functional.leaky_relu}
 
 
 class Dense(nn.Module):
@@ -100,11 +101,13 @@ class Torso(nn.Module):
         """Build P = `num` copies of `network` (of marl.networks) for the observations of `env`.
 
         Raises:
-            ValueError: for a network that has no twin here, or a CNN without a grid.
+            ValueError: for a network that has no twin here, layers before heads, or a CNN without a grid.
         """
         super().__init__()
         if not isinstance(network, (MLP, CNN)):
             raise ValueError(f"network={type(network).__name__}: PyTorch has twins of MLP and CNN only")
+        if network.head_hidden:
+            raise ValueError("network.head_hidden: PyTorch has no layers between torso and heads; use []")
         shapes = {k: v.shape[1:] for k, v in jax.eval_shape(env.reset, jax.random.key(0))[1].obs.items()}
         self.codes, self.activation = tuple(env.grid_codes), ACTIVATIONS[network.activation]
         self.layers, self.carry_size = nn.ModuleDict(), network.core
