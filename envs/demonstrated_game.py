@@ -44,7 +44,9 @@ class DemonstratedGame(Environment):
     """
 
     instance: Any  # the hidden instance, as `draw_instance` gives one; null: drawn for each episode
-    visible_prob: Any  # [] probability that demonstrators are seen at a step; null: 1 - k / (K - 1) in trial k
+    visible_prob: (
+        Any  # [] probability that demonstrators are seen at a step; null: 1 - k / (K - 1) in trial k
+    )
     demonstrators: int = struct.field(pytree_node=False)  # M, 0: none
     num_trials: int = struct.field(pytree_node=False)  # K
     shows_own: bool = struct.field(pytree_node=False)  # whether the own last action and reward are seen

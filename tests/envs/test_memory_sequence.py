@@ -106,7 +106,9 @@ def test_who_copies_an_oracle_at_the_bound_scores_as_the_table_says(oracle_range
     show = lambda s, k: jax.vmap(env.oracles)(jax.random.split(k, 20_000), s)
     ts = ts.replace(obs=env.show(ts.obs, show(state, jax.random.key(5))[:, None]))
     alive, total = jnp.ones(20_000), 0.0
-    step = jax.jit(lambda key, state, action: jax.vmap(env.step)(jax.random.split(key, 20_000), state, action))
+    step = jax.jit(
+        lambda key, state, action: jax.vmap(env.step)(jax.random.split(key, 20_000), state, action)
+    )
     for i in range(24):
         state, ts = step(jax.random.key(i), state, copy(None, ts))
         total += float((alive * ts.events["score"][:, 0]).mean())

@@ -178,7 +178,9 @@ def test_layers_before_the_heads_belong_to_one_head_each():
     obs, start = {"vector": jnp.ones((1, 1, 2))}, jnp.zeros((1, 1), bool)
     params = net.init(jax.random.key(0), initial_carry(net, (1,)), obs, start)
     shapes = {name: x["kernel"].shape for name, x in params["params"].items() if name != "torso"}
-    expected = {f"{head}_{i}": shape for head in ("actor", "critic") for i, shape in enumerate([(3, 6), (6, 5)])}
+    expected = {
+        f"{head}_{i}": shape for head in ("actor", "critic") for i, shape in enumerate([(3, 6), (6, 5)])
+    }
     assert shapes == expected | {"actor": (5, NUM_PARAMS), "critic": (5, 1)}
     other = jax.tree.map(lambda x: x, params)
     other["params"]["critic_0"]["kernel"] += 1.0
