@@ -67,7 +67,7 @@ class PPO(Algorithm):
     actor_gain: float = struct.field(pytree_node=False, default=0.01)
     # Adam step size of the critic's head and own torso; None, as in older run folders: learning_rate
     critic_learning_rate: float | None = None
-    # step sizes after `annealed_updates` updates, as a share of those before; None, as in older run folders: 1
+    # step sizes after `annealed_updates`, as a share of those before; None, as in older run folders: 1
     final_learning_share: float | None = None
 
     def _net(self, env: Environment) -> ActorCritic:
@@ -213,7 +213,7 @@ class PPO(Algorithm):
         return self.credit(advantage, done, gamma=self.gamma, **more)
 
     def _annealed(self, learner: Learner, first: Any, final: Any) -> float | Array:
-        """[] a number on its way from `first` to `final` in the update that comes, of one learner; None: it stays."""
+        """[] a number on its way from `first` to `final` in the update that comes; None: it stays."""
         if final is None:
             return first
         steps = optax.tree.get(learner.opt_state, "count")  # Adam's

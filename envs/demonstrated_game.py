@@ -1,10 +1,11 @@
 """Games of trials with a hidden instance, whose player is shown what demonstrators would do now.
 
-**Source**: the setting of cultural accumulation, Cook, Lu, Hughes, Leibo and Foerster 2024 (arXiv 2406.00392)
-and its authors' code. An episode is K trials of the same instance. Demonstrators are slots of the
-observation: each tells the action that it would take at this very step. All are seen, or none: one draw a
-step, with a probability that falls from 1 in the first trial to 0 in the last. Inside the game demonstrators are
-oracles that know the instance, with noise in what they know; `marl.predecessors` puts policies in their place.
+**Source**: the setting of cultural accumulation, Cook, Lu, Hughes, Leibo and Foerster 2024 (arXiv
+2406.00392) and its authors' code. An episode is K trials of the same instance. Demonstrators are slots of
+the observation: each tells the action that it would take at this very step. All are seen, or none: one draw
+a step, with a probability that falls from 1 in the first trial to 0 in the last. Inside the game
+demonstrators are oracles that know the instance, with noise in what they know; `marl.accumulation` and
+`marl.predecessors` put policies in their place.
 Axes: A = 1 seat, M demonstrators, N actions.
 """
 
@@ -25,7 +26,7 @@ class State(struct.PyTreeNode):
     """An episode under way."""
 
     instance: Array  # what is hidden, see the game
-    skill: Array  # [M] float32 of the oracles, sorted, see the game
+    skill: Any  # [M] float32 of the oracles, sorted, see the game; () without any
     progress: Any  # what the game keeps of the trial under way
     trial: Array  # [] int32 trials ended
     time: Array  # [] int32 steps of the trial under way
@@ -120,7 +121,7 @@ class DemonstratedGame(Environment):
         drawn = self.draw_instance(instance_key)
         state = State(
             instance=drawn if self.instance is None else jnp.asarray(self.instance, drawn.dtype),
-            skill=self.draw_skill(skill_key),
+            skill=self.draw_skill(skill_key) if self.demonstrators else (),
             progress=self.begin(),
             trial=jnp.int32(0),
             time=jnp.int32(0),

@@ -1,9 +1,10 @@
 """Memory Sequence: guess a hidden string of digits, one after the other, trial after trial.
 
-**Source**: Cook et al. 2024 (arXiv 2406.00392, section 4.1 and appendix D.1) and its authors' notebook. The oracles
-are the notebook's: each plays the true digit with a probability of its own, else any digit. Deviations: a
-trial has `length` steps (the notebook's in-weights class ends one step sooner, and unless told otherwise at
-the first mistake, which does not fit its figure that begins at about -19). Axes: L steps, M demonstrators, N digits.
+**Source**: Cook et al. 2024 (arXiv 2406.00392, appendix D.1) and its authors' notebook. The oracles are the
+notebook's: each plays the true digit with a probability of its own, else any digit. Deviations: a trial has
+`length` steps (the notebook's in-weights class ends one step sooner, and unless told otherwise at the first
+mistake, which does not fit its figure that begins at about -19).
+Axes: L steps, M demonstrators, N digits.
 """
 
 from __future__ import annotations
@@ -78,4 +79,4 @@ class MemorySequence(DemonstratedGame):
         ends = state.time + 1 >= self.length
         if self.ends_on_mistake:
             ends |= ~right
-        return (), jnp.where(right, 1.0, -1.0), ends
+        return (), jnp.where(right, 1.0, -1.0).astype(jnp.float32), ends

@@ -1,9 +1,9 @@
-"""A travelling salesperson who does not see the cities: order them by what the legs were worth, trial after trial.
+"""A travelling salesperson who does not see the cities: order them by what legs were worth, in trials.
 
-**Source**: Cook et al. 2024 (arXiv 2406.00392, section 4.3 and appendix D.3) and its authors' notebook. The oracles are
-the notebook's: they choose by the distance from the first city, wherever they are. Deviation: a trial ends
-after its N - 1 valid legs; in the notebook one more step follows, that is always a revisit and costs 1 (its
-figures leave negative rewards out, so that they agree). Axes: N cities, M demonstrators.
+**Source**: Cook et al. 2024 (arXiv 2406.00392, appendix D.3) and its authors' notebook. The oracles are the
+notebook's: they choose by the distance from the first city, wherever they are. Deviation: a trial ends after
+its N - 1 valid legs; in the notebook one more step follows, that is always a revisit and costs 1 (its figures
+leave negative rewards out, so that they agree). Axes: N cities, M demonstrators.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class Tour(struct.PyTreeNode):
 
 
 class TravellingSalesperson(DemonstratedGame):
-    """Action: the next city. Each trial starts in city 0. `instance`: [N, 2] float32 cities in the unit square.
+    """Action: the next city. Each trial starts in city 0. `instance`: [N, 2] float32, in the unit square.
 
     Reward: 1 - distance / sqrt(2) for a city not yet visited, else `revisit_reward`, and the trial ends.
-    An oracle takes a city by a softmax of (- distance from city 0 - sqrt(2) where visited) / temperature, drawn
-    for each episode from `oracle_temperature` up to `oracle_temperature_range` more; the best
-    oracle, of the lowest one, stands first.
+    An oracle takes a city by a softmax of (- distance from city 0 - sqrt(2) if visited) / temperature; that
+    is drawn for each episode, from `oracle_temperature` up to `oracle_temperature_range` more. The oracle of
+    the lowest one, the best, stands first.
     """
 
     revisit_reward: Any  # [] reward units, negative

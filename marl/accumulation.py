@@ -1,11 +1,11 @@
 """In-context cultural accumulation: generations of one policy that know what they saw in their lifetime.
 
-**Source**: algorithm 2 of Cook, Lu, Hughes, Leibo and Foerster 2024 (arXiv 2406.00392) and its authors' code. Parameters
-are frozen; a generation is a population whose recurrent states begin empty, and each of its members plays one
-episode of K trials beside the generation before. A predecessor's state is the one that it had before its
-last trial, and it is set back to it at the start of each trial. It sees the member's own actions and rewards
-and no demonstrators. The first generation sees demonstrators that act at random. A single lifetime (RL^2) is
-one generation of more trials.
+**Source**: algorithm 2 of Cook, Lu, Hughes, Leibo and Foerster 2024 (arXiv 2406.00392) and its authors'
+code. Parameters are frozen; a generation is a population whose recurrent states begin empty, and each of its
+members plays one episode of K trials beside the generation before. A predecessor's state is the one that it
+had before its last trial, and it is set back to it at the start of each trial. It sees the member's own
+actions and rewards and no demonstrators. The first generation sees demonstrators that act at random. A single
+lifetime (RL^2) is one generation of more trials.
 
 A game for this has, like `envs.demonstrated_game`, `demonstrators`, `num_trials`, `max_trial_steps`,
 `instance`, `best_first`, `novices()`, `trial(state)`, `show(obs, action)` and `alone(obs)`, and tells the

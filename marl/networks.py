@@ -252,7 +252,7 @@ def initial_carry(net: nn.Module, batch: tuple[int, ...]) -> Carry:
 
 
 def _head_layers(torso: nn.Module, head: str, x: Array) -> Array:
-    """The dense layers `torso.head_hidden` before a head, called HEAD_0, HEAD_1 ...; inside a compact method."""
+    """The layers `torso.head_hidden` before a head, called HEAD_0, HEAD_1 ...; for compact methods."""
     for i, width in enumerate(torso.head_hidden):
         x = ACTIVATIONS[torso.activation](dense(width, name=f"{head}_{i}")(x))
     return x

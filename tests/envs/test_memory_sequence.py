@@ -44,7 +44,9 @@ def test_without_ends_on_mistakes_a_trial_has_all_its_steps():
     for i, digit in enumerate((1, 9, 9)):
         state, ts = env.step(jax.random.key(i), state, jnp.array([digit]))
         rewards.append(float(ts.reward[0]))
-    assert rewards == [-1, 1, 1] and bool(ts.done) and env.fixed_horizon == 3
+    assert rewards == [-1, 1, 1]
+    assert ts.done
+    assert env.fixed_horizon == 3
     assert ts.obs["vector"].shape == (1, 51)
 
 
@@ -119,7 +121,9 @@ def test_who_copies_an_oracle_at_the_bound_scores_as_the_table_says(oracle_range
 def test_oracles_are_sorted_and_lie_below_their_bound():
     env = game("demonstrators=5", "oracle_range=2.0")
     skill = np.asarray(jax.vmap(env.draw_skill)(jax.random.split(jax.random.key(0), 1000)))
-    assert (np.diff(skill) >= 0).all() and skill.min() >= 0 and 0.64 < skill.max() <= 2 / 3
+    assert (np.diff(skill) >= 0).all()
+    assert skill.min() >= 0
+    assert 0.64 < skill.max() <= 2 / 3
     # mean of 1 - 1/X, X uniform in [1, 3]: 1 - ln(3) / 2
     assert skill.mean() == pytest.approx(1 - np.log(3) / 2, abs=0.01)
     assert not np.asarray(env.novices().draw_skill(jax.random.key(0))).any()

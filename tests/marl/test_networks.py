@@ -186,4 +186,5 @@ def test_layers_before_the_heads_belong_to_one_head_each():
     other["params"]["critic_0"]["kernel"] += 1.0
     apply = lambda params: net.apply(params, initial_carry(net, (1,)), obs, start)
     (_, out, value), (_, same, changed) = apply(params), apply(other)
-    assert (out == same).all() and (value != changed).all()
+    assert (out == same).all()
+    assert (value != changed).all()
