@@ -67,6 +67,8 @@ class PPO(Algorithm):
     actor_gain: float = struct.field(pytree_node=False, default=0.01)
     # Adam step size of the critic's head and own torso; None, as in older run folders: learning_rate
     critic_learning_rate: float | None = None
+    # step sizes after `annealed_updates`, as a share of those before; None, as in older run folders: 1
+    final_learning_share: float | None = None
 
     def _net(self, env: Environment) -> ActorCritic:
         torso = self.network.clone(grid_codes=tuple(env.grid_codes))
@@ -89,8 +91,10 @@ class PPO(Algorithm):
             self._check_groups(env)
         elif self.group_critic:
             raise ValueError("algo.group_critic=true: needs algo.group_size above 1")
-        if (self.final_ent_coef is None) != (self.annealed_updates is None):
-            raise ValueError("algo.final_ent_coef and algo.annealed_updates: give both or neither")
+        anneals = self.final_ent_coef is not None or self.final_learning_share is not None
+        if anneals != (self.annealed_updates is not None):
+            what = "algo.final_ent_coef or algo.final_learning_share, and algo.annealed_updates"
+            raise ValueError(f"{what}: give both or neither")
         ts = jax.eval_shape(env.reset, jax.random.key(0))[1]
         games = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), ts)
         jax.eval_shape(lambda key, ts: self.init(key, env, ts), jax.random.key(0), games)
@@ -208,21 +212,22 @@ class PPO(Algorithm):
         more = {} if others is None else {"others": normalised(others, self.seats, weight)}
         return self.credit(advantage, done, gamma=self.gamma, **more)
 
-    def _ent_coef(self, learner: Learner) -> float | Array:
-        """[] weight of the entropy bonus in the update that comes, of one learner."""
-        if self.final_ent_coef is None:
-            return self.ent_coef
+    def _annealed(self, learner: Learner, first: Any, final: Any) -> float | Array:
+        """[] a number on its way from `first` to `final` in the update that comes; None: it stays."""
+        if final is None:
+            return first
         steps = optax.tree.get(learner.opt_state, "count")  # Adam's
         updates = steps / (self.num_epochs * self.num_minibatches)
         done = jnp.minimum(updates / jnp.maximum(self.annealed_updates, 1.0), 1.0)
-        return (1 - done) * self.ent_coef + done * self.final_ent_coef
+        return (1 - done) * first + done * final
 
     def _learn(self, env: Environment, learner: Learner, carry: Any, data: dict, key: Array) -> tuple:
         """One learner's update; data leaves [T, B, ...], carry [B, H]."""
         net, optimizer = self._net(env), self._optimizer
         recurrent = net.carry_size > 0
         time, games = data["target"].shape
-        ent_coef = self._ent_coef(learner)
+        ent_coef = self._annealed(learner, self.ent_coef, self.final_ent_coef)
+        share = self._annealed(learner, 1.0, self.final_learning_share)
         if recurrent:  # minibatches are whole sequences of some games
             data = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), data)  # [B, T, ...]
         else:
@@ -243,6 +248,8 @@ class PPO(Algorithm):
 
             grads, metrics = mean_over(gradient, index.reshape(self.num_accumulations, -1))
             updates, opt_state = optimizer.update(grads, learner.opt_state)
+            if self.final_learning_share is not None:
+                updates = optax.tree.scale(share, updates)
             metrics["grad_norm"] = optax.tree.norm(grads)
             return Learner(optax.apply_updates(learner.params, updates), opt_state), metrics
 

@@ -29,7 +29,7 @@ DRAWN = tuple(
     f"marl.{name}"
     for name in (
         *("plots", "league_plots", "social_plots", "triangle_plots"),
-        *("schelling", "after", "responses", "generations"),
+        *("schelling", "after", "responses", "generations", "accumulation", "lineages", "generation_plots"),
     )
 )
 Assigned = tuple[str, Any, bool]  # key, value, whether it was written +key=

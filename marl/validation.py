@@ -61,7 +61,10 @@ RULES: dict[str, Rule] = {
     ),
     "device": (lambda x: x in ("auto", "cpu", "gpu"), "must be auto, cpu or gpu"),
     "backend": (lambda x: x in ("jax", "torch"), "must be jax or torch"),
-    "activation": (lambda x: x in ("tanh", "relu", "elu", "silu"), "must be tanh, relu, elu or silu"),
+    "activation": (
+        lambda x: x in ("tanh", "relu", "elu", "silu", "leaky_relu"),
+        "must be tanh, relu, elu, silu or leaky_relu",
+    ),
 }
 
 

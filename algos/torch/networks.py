@@ -25,6 +25,7 @@ from marl.networks import CNN, MLP, ORTHOGONAL_GAIN
 
 Carry = Any  # () or [P, B, H] float32
 ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "elu": functional.elu, "silu": functional.silu}
+ACTIVATIONS |= {"leaky_relu": functional.leaky_relu}
 
 
 class Dense(nn.Module):
@@ -100,7 +101,7 @@ class Torso(nn.Module):
         """Build P = `num` copies of `network` (of marl.networks) for the observations of `env`.
 
         Raises:
-            ValueError: for a network that has no twin here, or a CNN without a grid.
+            ValueError: for a network that has no twin here, layers before heads, or a CNN without a grid.
         """
         super().__init__()
         if not isinstance(network, (MLP, CNN)):

@@ -1,3 +1,4 @@
+import itertools
 from types import SimpleNamespace
 
 import jax
@@ -333,7 +334,7 @@ def test_the_entropy_bonus_falls_linearly_and_stays():
     runner, found = jit_start(algo, env, key, 32), []
     for i in range(6):
         learner = jax.tree.map(lambda x: x[0], runner.learner)
-        found.append(float(algo._ent_coef(learner)))
+        found.append(float(algo._annealed(learner, algo.ent_coef, algo.final_ent_coef)))
         runner, _ = jit_train(algo, env, runner, key, jnp.arange(i, i + 1))
     np.testing.assert_allclose(found, [0.1, 0.08, 0.06, 0.04, 0.02, 0.02], rtol=1e-5)
 
@@ -349,9 +350,27 @@ def test_an_entropy_bonus_that_ends_where_it_began_changes_nothing():
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
+def test_step_sizes_fall_to_their_share():
+    env, key = probe("match"), jax.random.key(0)
+    moved = []
+    for share in (None, 1.0, 0.0):
+        fields = {} if share is None else {"final_learning_share": share, "annealed_updates": 2.0}
+        algo = ppo(num_epochs=1, num_minibatches=1, **fields)
+        first = jit_start(algo, env, key, 32)
+        runners = [first] + [jit_train(algo, env, first, key, jnp.arange(i))[0] for i in (1, 2, 3)]
+        at = [jax.tree.leaves(runner.learner.params) for runner in runners]
+        apart = lambda one, other: sum(float(jnp.abs(a - b).sum()) for a, b in zip(one, other, strict=True))
+        moved.append([apart(*pair) for pair in itertools.pairwise(at)])
+    plain, level, falling = moved
+    np.testing.assert_allclose(level, plain, rtol=1e-4)
+    np.testing.assert_allclose(falling[0], plain[0], rtol=1e-4)
+    assert falling[1] < 0.7 * plain[1]
+    assert falling[2] == 0
+
+
 def test_annealing_needs_both_numbers():
     env = probe("match")
-    for fields in ({"final_ent_coef": 0.1}, {"annealed_updates": 5.0}):
+    for fields in ({"final_ent_coef": 0.1}, {"final_learning_share": 0.1}, {"annealed_updates": 5.0}):
         with pytest.raises(ValueError, match="give both or neither"):
             ppo(**fields).check(env)
 

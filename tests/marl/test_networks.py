@@ -171,3 +171,20 @@ def test_a_table_has_one_row_for_each_combination_and_nothing_else():
 def test_a_table_of_what_is_too_large_or_a_grid_is_refused(obs, message):
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(actor_critic_of_tables().init, jax.random.key(0), (), obs, jnp.zeros((1, 1), bool))
+
+
+def test_layers_before_the_heads_belong_to_one_head_each():
+    net = ActorCritic(MLP((4,), "leaky_relu", 3, head_hidden=(6, 5)), None, NUM_PARAMS)
+    obs, start = {"vector": jnp.ones((1, 1, 2))}, jnp.zeros((1, 1), bool)
+    params = net.init(jax.random.key(0), initial_carry(net, (1,)), obs, start)
+    shapes = {name: x["kernel"].shape for name, x in params["params"].items() if name != "torso"}
+    expected = {
+        f"{head}_{i}": shape for head in ("actor", "critic") for i, shape in enumerate([(3, 6), (6, 5)])
+    }
+    assert shapes == expected | {"actor": (5, NUM_PARAMS), "critic": (5, 1)}
+    other = jax.tree.map(lambda x: x, params)
+    other["params"]["critic_0"]["kernel"] += 1.0
+    apply = lambda params: net.apply(params, initial_carry(net, (1,)), obs, start)
+    (_, out, value), (_, same, changed) = apply(params), apply(other)
+    assert (out == same).all()
+    assert (value != changed).all()

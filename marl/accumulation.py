@@ -1,0 +1,189 @@
+"""In-context cultural accumulation: generations of one policy that know what they saw in their lifetime.
+
+**Source**: algorithm 2 of Cook, Lu, Hughes, Leibo and Foerster 2024 (arXiv 2406.00392) and its authors'
+code. Parameters are frozen; a generation is a population whose recurrent states begin empty, and each of its
+members plays one episode of K trials beside the generation before. A predecessor's state is the one that it
+had before its last trial, and it is set back to it at the start of each trial. It sees the member's own
+actions and rewards and no demonstrators. The first generation sees demonstrators that act at random. A single
+lifetime (RL^2) is one generation of more trials.
+
+A game for this has, like `envs.demonstrated_game`, `demonstrators`, `num_trials`, `max_trial_steps`,
+`instance`, `best_first`, `novices()`, `trial(state)`, `show(obs, action)` and `alone(obs)`, and tells the
+event `score`. Axes: S seeds, C instances, G generations, K trials, N members, M demonstrators.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from marl.build import learning_member, load_run
+from marl.environment import TimeStep
+from marl.secrets import read_run_config
+from marl.statistics import of_points
+from marl.validation import ConfigError
+
+NEEDS = ("demonstrators", "max_trial_steps", "novices", "show", "alone", "trial")
+
+
+def in_context(
+    *,
+    folders: dict[str, Path],
+    name: str,
+    lives: dict[str, dict[str, int]],
+    num_instances: int,
+    instance: Any,
+    seed: int,
+    greedy: bool,
+) -> dict[str, dict]:
+    """Let trained runs live in generations, or in one long lifetime; a node `after` of a figure.
+
+    Args:
+        folders: {run: its folder}.
+        name: of what this gives.
+        lives: {run: {generations: G, trials: K, members: N}} of the runs that this is about. The members
+            whose last trial was best, as many as there are demonstrators, are seen by the next generation.
+        num_instances: C, drawn for each seed, none of them met in training.
+        instance: null, or one for all.
+        seed: of all draws.
+        greedy: likeliest actions instead of samples.
+
+    Returns:
+        {"RUN NAME": summary} whose swept value is "trial", 0 .. G K - 1, with the metric `score`: of a trial,
+        mean over members and instances, one value a seed.
+
+    Raises:
+        ConfigError: if a run is unknown or its game has no demonstrators to be seen.
+    """
+    found = {}
+    for run, life in lives.items():
+        if run not in folders:
+            raise ConfigError([f"figure.after: no run {run}; there are {', '.join(folders)}"])
+        began, folder = time.perf_counter(), folders[run]
+        setup, learners = load_run(folder, read_run_config(folder / "config.yaml").plugins)
+        algo, learners = learning_member(setup.algo, learners)
+        if absent := [need for need in NEEDS if not hasattr(setup.env, need)]:
+            raise ConfigError([f"figure.after: run {run}: {type(setup.env).__name__} has no {absent[0]}"])
+        env = setup.env.replace(num_trials=life["trials"])
+        if life["members"] < max(env.demonstrators, 1):
+            raise ConfigError([f"figure.after: lives.{run}.members={life['members']}: must be at least M"])
+        learners = algo.for_acting(learners)
+        keys = jax.random.split(jax.random.key(seed), jax.tree.leaves(learners)[0].shape[0])
+        sizes = {"num_generations": life["generations"], "num_members": life["members"]}
+        own = None if instance is None else jnp.asarray(instance)
+        score = _seeds(env, algo, learners, keys, own, num_instances=num_instances, greedy=greedy, **sizes)
+        values = np.asarray(score, np.float64).reshape(len(keys), -1).T  # [G K, S]
+        found[f"{run} {name}"] = {
+            "metrics": {"score": of_points(values)},
+            "sweep": [{"trial": float(i)} for i in range(len(values))],
+            "lost": [],
+            "wall_s": time.perf_counter() - began,
+        }
+    return found
+
+
+@functools.partial(jax.jit, static_argnames=("num_generations", "num_members", "num_instances", "greedy"))
+def _seeds(
+    env: Any,
+    algo: Any,
+    learners: Any,
+    keys: Array,
+    instance: Any,
+    *,
+    num_generations: int,
+    num_members: int,
+    num_instances: int,
+    greedy: bool,
+) -> Array:
+    """[S, G, K] mean scores over members and instances; one seed after the other."""
+
+    def one(now: tuple) -> Array:
+        learner, key = now
+        draw_key, key = jax.random.split(key)
+        drawn = jax.vmap(env.draw_instance)(jax.random.split(draw_key, num_instances))
+        drawn = drawn if instance is None else jnp.broadcast_to(instance, drawn.shape).astype(drawn.dtype)
+        sizes = {"num_generations": num_generations, "num_members": num_members, "greedy": greedy}
+        chain = lambda key, drawn: generations(env.replace(instance=drawn), algo, learner, key, **sizes)
+        return jax.vmap(chain)(jax.random.split(key, num_instances), drawn).mean((0, 3))
+
+    return jax.lax.map(one, (learners, keys))
+
+
+def generations(
+    env: Any, algo: Any, learner: Any, key: Array, *, num_generations: int, num_members: int, greedy: bool
+) -> Array:
+    """[G, K, N] scores of all trials of one chain of generations, on the instance of `env`."""
+    env, seen = env.novices(), env.demonstrators
+    first = jax.eval_shape(jax.vmap(env.reset), jax.random.split(key, num_members))[1]
+    empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
+    saved = (algo.initial_carry(env, empty), empty.obs)  # [N, ...]
+    act = lambda carry, ts, key: algo.act(env, learner, carry, ts, key, greedy)[:2]
+
+    def generation(before: Any, now: tuple[Array, Array]) -> tuple[Any, Array]:
+        number, key = now
+        kept, score = _lifetime(env, act, before, number > 0, key, saved)
+        best = jnp.argsort(-score[-1])[:seen]  # by the last trial
+        best = best if env.best_first else best[::-1]
+        return jax.tree.map(lambda x: x[best], kept), score
+
+    now = jnp.arange(num_generations), jax.random.split(key, num_generations)
+    nobody = jax.tree.map(lambda x: x[:seen], saved)
+    return jax.lax.scan(generation, nobody, now)[1]
+
+
+def _lifetime(
+    env: Any, act: Any, before: Any, has_predecessors: Array, key: Array, empty: Any
+) -> tuple[Any, Array]:
+    """An episode of one generation.
+
+    Args:
+        env: the game, with demonstrators that act at random.
+        act: (carry, ts, key) -> action, carry.
+        before: carry and obs of the predecessors at the start of their last trial, leaves [M, ...].
+        has_predecessors: [] bool, whether there are; else the game's demonstrators are seen.
+        key: all randomness.
+        empty: carry and obs of N members, leaves [N, ...], the carry as at birth.
+
+    Returns:
+        carry and obs of the members at the start of their last trial, leaves [N, ...]; scores [K, N].
+    """
+    num, seen, trials = jax.tree.leaves(empty)[0].shape[0], env.demonstrators, env.num_trials
+    reset_key, key = jax.random.split(key)
+    state, ts = jax.vmap(env.reset)(jax.random.split(reset_key, num))
+    theirs = jax.tree.map(lambda x: jnp.tile(x, (num, *(1,) * (x.ndim - 1))), before)  # [N M, ...]
+    choose = lambda when, new, old: jax.tree.map(
+        lambda x, y: jnp.where(when.reshape(-1, *(1,) * (x.ndim - 1)), x, y), new, old
+    )
+
+    def watch(ts: TimeStep, carry: Any, began: Array, key: Array) -> tuple[dict, Any]:
+        """What the members see, and the predecessors' carry; `began` [N] where a trial begins."""
+        own = jax.tree.map(lambda x: jnp.repeat(x, seen, axis=0), ts.replace(obs=env.alone(ts.obs)))
+        carry, obs = choose(jnp.repeat(began, seen), theirs, (carry, own.obs))
+        action, carry = act(carry, own.replace(obs=obs), key)
+        shown = env.show(ts.obs, action.reshape(num, seen, 1).swapaxes(1, 2))
+        return jax.tree.map(lambda x, y: jnp.where(has_predecessors, x, y), shown, ts.obs), carry
+
+    def step(now: tuple, key: Array) -> tuple[tuple, None]:
+        state, ts, carry, watched, began, kept, score = now
+        watch_key, act_key, env_key = jax.random.split(key, 3)
+        trial = env.trial(state)
+        kept = choose(began & (trial == trials - 1), (carry, env.alone(ts.obs)), kept)
+        if seen:
+            obs, watched = watch(ts, watched, began, watch_key)
+            ts = ts.replace(obs=obs)
+        action, carry = act(carry, ts, act_key)
+        state, ts = jax.vmap(env.step)(jax.random.split(env_key, num), state, action)
+        score += (jnp.arange(trials)[:, None] == trial) * ts.events["score"][:, 0]
+        return (state, ts, carry, watched, env.trial(state) != trial, kept, score), None
+
+    first = (state, ts, empty[0], theirs[0], jnp.ones(num, bool), empty, jnp.zeros((trials, num)))
+    keys = jax.random.split(key, trials * env.max_trial_steps)
+    *_, kept, score = jax.lax.scan(step, first, keys)[0]
+    return kept, score

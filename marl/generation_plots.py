@@ -1,0 +1,70 @@
+"""Pictures of generations that follow one another, beside published curves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from marl.plots import COLOURS, pyplot, swept_line
+
+
+def generation_curves(
+    *,
+    summaries: dict[str, dict],
+    path: Path,
+    title: str,
+    metric: str,
+    x_label: str,
+    y_label: str,
+    limits: list[float] | None,
+    labels: dict[str, str],
+    per_generation: float,
+    published: dict[str, dict[str, list[float]]],
+    show_published: bool,
+    lines: dict[str, float],
+) -> None:
+    """A metric against the swept value, IQM and 95 % interval; dashed: published values of the same colour.
+
+    Args:
+        summaries: {title: summary}.
+        path: PNG to write.
+        title: above the picture.
+        metric: drawn.
+        x_label, y_label: of the axes; limits: of y, or None.
+        labels: {title of a summary: legend}; others are not drawn.
+        per_generation: of the swept value in a generation; the first `labels` has generations.
+        published: {title of a summary: {x: [], y: []}}; show_published: whether these and `lines` are drawn.
+        lines: {text: value}, horizontal lines.
+    """
+    plt = pyplot()
+    figure, axis = plt.subplots(figsize=(9.0, 5.0))
+    for colour, (name, label) in zip(COLOURS, labels.items(), strict=False):
+        swept_line(axis, summaries[name], metric, colour, label, dots=False)
+        if show_published and name in published:
+            known = published[name]
+            style = {"linestyle": "--", "linewidth": 1, "marker": "o", "markersize": 3, "alpha": 0.8}
+            axis.plot(known["x"], known["y"], color=colour, **style)
+    x = [next(iter(point.values())) for point in summaries[next(iter(labels))]["sweep"]]
+    step = x[1] - x[0] if len(x) > 1 else 1.0
+    edge = x[0] - step / 2
+    while edge <= x[-1] + step:
+        axis.axvline(edge, color="0.85", linewidth=0.8, zorder=0)
+        edge += per_generation
+    for text, value in lines.items() if show_published else ():
+        axis.axhline(value, color="0.4", linestyle=":", linewidth=1)
+        place = {"xy": (0.99, value), "xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
+        axis.annotate(text, **place, color="0.4", fontsize=8)
+    handles = axis.get_legend_handles_labels()[0]
+    if show_published and published:
+        handles.append(
+            plt.Line2D([], [], color="0.3", linestyle="--", marker="o", markersize=3, label="published")
+        )
+    axis.set(xlabel=x_label, ylabel=y_label, ylim=limits)
+    axis.spines[["top", "right"]].set_visible(False)
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.95), "ncols": len(handles)}
+    figure.legend(handles=handles, frameon=False, fontsize=9, **place)
+    figure.suptitle(title, fontsize=11, y=0.985)
+    seeds = min(min(summaries[name]["metrics"][metric]["n"]) for name in labels)
+    figure.text(0.99, 0.01, f"IQM and 95 % interval of {seeds} seeds", ha="right", fontsize=7, color="0.4")
+    figure.tight_layout(rect=(0, 0.01, 1, 0.92))
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

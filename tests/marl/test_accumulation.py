@@ -1,0 +1,70 @@
+"""In-context accumulation with a player whose memory is perfect, so that what is passed on is exact."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from marl.accumulation import generations
+from marl.algorithm import Algorithm
+from marl.build import build_env
+from marl.config import compose
+
+LENGTH, DIGITS = 6, 3
+
+
+class Copier(Algorithm):
+    """Plays what the last demonstrator shows, else what it knows, else a digit not tried; remembers its hits."""
+
+    def initial_carry(self, env, ts):
+        zeros = lambda *shape: jnp.zeros((*ts.reward.shape, *shape), jnp.int32)
+        return {"place": zeros(), "known": zeros(LENGTH), "wrong": zeros(LENGTH)}
+
+    def act(self, env, learner, carry, ts, key, greedy=False):
+        vector = ts.obs["vector"]
+        last, ended, reward = vector[..., :DIGITS].argmax(-1), vector[..., DIGITS], vector[..., DIGITS + 1]
+        at = jax.nn.one_hot(carry["place"], LENGTH, dtype=jnp.int32)
+        right, missed = (reward > 0)[..., None] * at, (reward < 0)[..., None] * at
+        known = jnp.where(right > 0, last[..., None] + 1, carry["known"])
+        wrong = carry["wrong"] + missed
+        place = jnp.where(ended > 0, 0, carry["place"] + (reward > 0))
+        pick = lambda x: jnp.take_along_axis(x, place[..., None], -1)[..., 0]
+        own = jnp.where(pick(known) > 0, pick(known) - 1, pick(wrong) % DIGITS)
+        shown = vector[..., -DIGITS - 1 : -1].argmax(-1)
+        action = jnp.where(vector[..., -1] > 0, shown, own).astype(jnp.int32)
+        return action, {"place": place, "known": known, "wrong": wrong}, ()
+
+
+def lives(demonstrators, trials, num_generations, num_members):
+    overrides = [f"length={LENGTH}", "instance=[2,2,1,2,2,1]", f"num_trials={trials}"]
+    overrides += [f"demonstrators={demonstrators}"]
+    env = build_env(compose(["env=memory_sequence", *(f"env.{o}" for o in overrides)]))
+    sizes = {"num_generations": num_generations, "num_members": num_members, "greedy": False}
+    run = jax.jit(lambda key: generations(env, Copier(), (), key, **sizes))
+    return np.asarray(jax.vmap(run)(jax.random.split(jax.random.key(0), 40)))  # [C, G, K, N]
+
+
+def test_a_single_lifetime_by_hand():
+    # each wrong digit costs a trial: 2 has two before it, 1 has one
+    score = lives(0, 12, 1, 1)[0, 0, :, 0]
+    assert score.tolist() == [0, 0, 1, 1, 2, 3, 3, 4, 4, 5, 6, 6]
+
+
+@pytest.fixture(scope="module")
+def score():
+    return lives(2, 4, 5, 3)
+
+
+def test_the_first_trial_of_a_generation_is_the_last_of_the_best_predecessor(score):
+    best = score[:, :-1, -1].max(-1)  # [C, G - 1]
+    np.testing.assert_array_equal(score[:, 1:, 0], np.broadcast_to(best[..., None], score[:, 1:, 0].shape))
+
+
+def test_knowledge_grows_over_generations_up_to_all_of_it(score):
+    mean = score.mean((0, 3))  # [G, K]
+    assert (np.diff(mean[:, -1]) >= 0).all()
+    assert mean[-1, -1] > mean[0, -1] + 2
+
+
+def test_the_first_generation_sees_who_acts_at_random(score):
+    assert score[:, 0, 0].mean() == pytest.approx(sum(3.0**-i for i in range(1, 7)), abs=0.25)

@@ -1,0 +1,115 @@
+"""Frozen predecessors in the slots of a game, and generations of learners beside them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from marl.algorithm import Algorithm
+from marl.build import load
+from marl.learner import rollout, start
+from marl.lineages import _kept, in_weights
+from marl.predecessors import Predecessors
+from marl.validation import ConfigError
+
+SMALL = ["env=memory_sequence_in_weights", "env.length=4", "env.num_digits=3", "env.demonstrators=2"]
+LEARNS = ["network=mlp", "network.hidden=[4]", "seats=[0]", "num_envs=2", "algo.num_steps=8", "num_seeds=2"]
+LEARNS += [
+    "algo.num_minibatches=1",
+    "algo.num_epochs=1",
+    "total_steps=32",
+]  # of a GRU it compiles for minutes
+
+
+class Counter(Algorithm):
+    """Plays its learner, a digit, plus the steps of the episode so far; learns which obs it was given."""
+
+    num_steps = 6
+
+    def init(self, key, env, ts):
+        return jnp.int32(0)
+
+    def initial_carry(self, env, ts):
+        return jnp.zeros(ts.reward.shape, jnp.int32)
+
+    def act(self, env, learner, carry, ts, key, greedy=False):
+        return (learner + carry) % 3, carry + 1, ts.obs["vector"][..., -1]
+
+    def update(self, env, learner, batch, key):
+        return learner + 1, {
+            "obs": batch.obs,
+            "extras": batch.extras,
+            "last": batch.last.obs,
+            "start": batch.start,
+        }
+
+
+@pytest.mark.parametrize("visible", [0.0, 1.0])
+def test_what_predecessors_would_do_is_seen_and_learned_from(visible):
+    env = load(*SMALL, f"env.visible_prob={visible}").env
+    algo = Predecessors(algo=Counter(), flag=1.0)
+    runner = start(algo, env, jax.random.key(0), 3)
+    runner = runner.replace(learner=runner.learner.replace(past=jnp.array([1, 2])))
+    runner, batch, _ = rollout(algo, env, runner, jax.random.key(1), 0, 6)
+    learner, seen = algo.update(env, runner.learner, batch, jax.random.key(2))
+    # they count from 1 and from 2, and anew where an episode of 4 steps begins
+    time = np.array([0, 1, 2, 3, 0, 1])
+    expected = np.concatenate([np.eye(3)[(time + 1) % 3], np.eye(3)[(time + 2) % 3], np.ones((6, 1))], -1)
+    np.testing.assert_array_equal(seen["obs"]["vector"][:, 0, 0], visible * expected)
+    assert (seen["extras"] == visible).all()
+    after = np.concatenate([np.eye(3)[(2 + 1) % 3], np.eye(3)[(2 + 2) % 3], [1]])
+    np.testing.assert_array_equal(seen["last"]["vector"][0, 0], visible * after)
+    assert learner.current == 1
+    assert learner.past.tolist() == [1, 2]
+
+
+def test_only_named_layers_begin_anew():
+    old, fresh = ({"torso": {"w": x}, "actor_1": {"w": x}, "actor": {"w": x}} for x in (1, 2))
+    kept = _kept(old, fresh, ("actor_1", "actor"))
+    assert [kept[name]["w"] for name in old] == [1, 2, 2]
+
+
+def test_generations_are_told_as_a_swept_run():
+    numbers = {"num_generations": 2, "num_members": 2, "num_fresh": 1, "renewed": ["actor"], "flag": 0.0}
+    found = in_weights(setup=load(*SMALL, *LEARNS), seen="all", num_points=2, **numbers)
+    assert [point["step"] for point in found["sweep"]] == [16, 32, 48, 64]
+    values = np.array(found["metrics"]["return"]["per_seed"])
+    assert values.shape == (4, 2)
+    assert (np.abs(values) <= 4).all()
+    score = np.array(found["metrics"]["score"]["per_seed"])
+    np.testing.assert_allclose(2 * score - 4, values, atol=1e-5)  # as many right as wrong ones less
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ({"seen": "some"}, "seen=some: must be one of all, best, none"),
+        ({"num_members": 3}, "num_members=3: must be env.demonstrators"),
+        ({"num_generations": 0}, "num_generations=0: must be at least 1"),
+    ],
+)
+def test_wrong_numbers_are_refused(override, message):
+    numbers = {
+        "num_generations": 2,
+        "num_members": 2,
+        "num_fresh": 1,
+        "renewed": [],
+        "flag": 0.0,
+        "num_points": 1,
+    }
+    with pytest.raises(ConfigError, match=message):
+        in_weights(setup=load(*SMALL, *LEARNS), **{**numbers, "seen": "all", **override})
+
+
+def test_games_without_slots_are_refused():
+    setup = load("env=prisoners_dilemma")
+    numbers = {
+        "num_generations": 2,
+        "num_members": 2,
+        "num_fresh": 1,
+        "renewed": [],
+        "flag": 0.0,
+        "num_points": 1,
+    }
+    with pytest.raises(ConfigError, match="MatrixGame has no demonstrators"):
+        in_weights(setup=setup, seen="all", **numbers)
