@@ -144,7 +144,11 @@ class PPO(Algorithm):
         out = jax.vmap(one)(learner.params, carry, obs)
         carry, params, value = jax.tree.map(lambda x: to_seats(x, self.seats, 0), out)
         mask = None if env.all_legal else ts.action_mask
-        return carry, distribution(env.action_space, params, mask), value
+        return carry, self._policy(env, learner, params, mask), value
+
+    def _policy(self, env: Environment, learner: Learner, out: Array, mask: Array | None) -> Distribution:
+        """The distribution of actions that the network's outputs stand for."""
+        return distribution(env.action_space, out, mask)
 
     def act(self, env, learner, carry, ts, key, greedy=False):
         """Sample (or take the mode of) the policy; keeps log-probability and value [E, A]."""
@@ -237,7 +241,7 @@ class PPO(Algorithm):
             # [T, B, ...] either way; feed-forward parts are one long step
             part = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1) if recurrent else x[None], part)
             _, out, value = net.apply(params, carry, part["obs"], part["start"])
-            pi = distribution(env.action_space, out, part["action_mask"])
+            pi = self._policy(env, learner, out, part["action_mask"])
             weights = {"clip_eps": self.clip_eps, "vf_coef": self.vf_coef, "ent_coef": ent_coef}
             return ppo_loss(pi, value, part, **weights)
 

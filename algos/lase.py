@@ -1,0 +1,277 @@
+"""LASE: learners that give away shares of their reward by how much others' actions are worth to them.
+
+**Source**: Kong, Huang, Zhu, Qi, Feng 2024, "Learning to balance altruism and self-interest based on empathy
+in mixed-motive games" (arXiv 2410.07863), eq. 2 to 5. Beside its policy, here PPO's (an actor-critic of
+one-step errors with num_epochs=1, num_minibatches=1, gae_lambda=0), a learner has a policy and a value of
+joint actions for its own reward alone, and guesses what another sees.
+
+A seat gives another the share w = (Q(a) - what Q would be if the other acted as expected) / M of its reward,
+clipped to 0 from below; M = (A-1) (max - min of Q over the other's actions). The group's sum stays as it is.
+
+Deviations: the three networks of a relation learn from the batch that the policy learns from, not from a
+buffer; all hyper-parameters are ours (the paper's table was not readable). Axes: P learners, K seats a
+learner, T steps, E games, A seats, N actions, B = T*E*K; others by their offset d = 1 .. A-1, see
+`marl.relation_networks`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+from gymnasium import spaces
+from jax import Array
+
+from algos.ppo import PPO
+from marl.algorithm import Batch
+from marl.distributions import Categorical, Distribution
+from marl.environment import Environment, TimeStep
+from marl.gifts import given, shares, td_errors
+from marl.population import num_learners, to_learners, to_seats
+from marl.relation_networks import Perspective, Planes, Relation, as_planes
+
+PERSPECTIVES = ("guessed", "uniform", "true")
+
+
+class Learner(struct.PyTreeNode):
+    """What a learner knows; leaves have a leading axis P."""
+
+    policy: Any  # of PPO
+    relation: Any  # parameters of Relation
+    perspective: Any  # parameters of Perspective
+    opt_state: Any  # of both
+
+
+class LASE(PPO, kw_only=True):
+    """PPO on rewards after gifts, with the networks that weigh the gifts."""
+
+    relation_gamma: Any  # [] discount of the value of joint actions
+    relation_policy_learning_rate: Any  # [] Adam step sizes: the relation's policy,
+    relation_value_learning_rate: Any  # its value and encoding,
+    perspective_learning_rate: Any  # and the guess of what others see
+    relation_ent_coef: Any  # [] weight of the relation's policy's entropy
+    likeness: Any  # [] in [0, 1]: how much a guess is held to one's own view, not the other's act (delta)
+    flat: Any  # [] reward units: to whose actions the value differs by less, nothing is given
+    perspective: str = struct.field(pytree_node=False)  # one of PERSPECTIVES: what others are taken to see
+    gift_negative: bool = struct.field(pytree_node=False)  # shares of losses are passed on too
+    relation_minibatches: int = struct.field(pytree_node=False)  # gradient steps an update
+    relation_width: int = struct.field(pytree_node=False)  # of the layer of each head
+    perspective_channels: int = struct.field(pytree_node=False)  # of its convolution
+    perspective_widths: tuple[int, ...] = struct.field(pytree_node=False)  # of its dense layers
+    relation: Any = struct.field(pytree_node=False)  # torso without memory, see marl.networks
+    explore_start: Any  # [] share of actions drawn from all alike in training, at first,
+    explore_end: Any  # and after
+    explore_updates: Any  # [] updates, in between linearly
+
+    def check(self, env: Environment) -> None:
+        """Raise ValueError for a wrong perspective, a torso with memory, one seat, or actions in parts."""
+        if self.perspective not in PERSPECTIVES:
+            raise ValueError(f"algo.perspective={self.perspective}: must be one of {', '.join(PERSPECTIVES)}")
+        if self.relation.carry_size:
+            raise ValueError(f"algo.relation.core={self.relation.carry_size}: must be 0, without memory")
+        if not isinstance(env.action_space, spaces.Discrete) or len(self.seats) < 2:
+            raise ValueError("algo: LASE needs at least two learning seats with Discrete actions")
+        if len(self.seats) != env.num_agents:
+            raise ValueError("algo: LASE gives to all seats, so it must hold all of them")
+        super().check(env)
+
+    def init(self, key: Array, env: Environment, ts: TimeStep) -> Learner:
+        """P fresh learners with different initial weights."""
+        planes = as_planes(jax.tree.map(lambda x: x[:1, 0], ts.obs), tuple(env.grid_codes))
+        joint = jnp.zeros((1, env.num_agents), jnp.int32)
+
+        def one(key: Array) -> tuple:
+            keys = jax.random.split(key)
+            relation = self._relation(env).init(keys[0], planes, joint)
+            params = {"relation": relation, "perspective": self._perspective(env).init(keys[1], planes)}
+            return params["relation"], params["perspective"], self._relation_optimizer.init(params)
+
+        own = jax.vmap(one)(jax.random.split(_own(key), num_learners(self.seats)))
+        return Learner(super().init(key, env, ts), *own)
+
+    def for_acting(self, learner: Learner) -> Learner:
+        """The policy alone."""
+        return Learner(super().for_acting(learner.policy), (), (), ())
+
+    def act(self, env, learner, carry, ts, key, greedy=False):
+        """As PPO."""
+        return super().act(env, learner.policy, carry, ts, key, greedy)
+
+    def bootstrap(self, env, learner, carry, ts):
+        """[E, A] value of the state reached."""
+        return super().bootstrap(env, learner.policy, carry, ts)
+
+    def update(self, env, learner, batch, key):
+        """Give, learn to act for what is left and received, then learn what others' actions are worth.
+
+        Metrics beside PPO's: `weight/seat_I_to_J`, the mean share that seat I gives to J;
+        `total_reward/seat_I`, mean reward a step after gifts; losses `relation_policy`, `relation_value`,
+        `perspective`.
+        """
+        weights = self.weights(env, learner, batch)
+        total = given(batch.reward, weights, gift_negative=self.gift_negative)
+        policy, metrics = super().update(env, learner.policy, batch.replace(reward=total), key)
+        own, found = self._relate(env, learner, batch, _own(key))
+        mean = weights.mean((0, 1))
+        pairs = [(i, j) for i in range(len(mean)) for j in range(len(mean)) if i != j]
+        metrics |= found | {f"weight/seat_{i}_to_{j}": mean[i, j] for i, j in pairs}
+        metrics |= {f"total_reward/seat_{i}": x for i, x in enumerate(total.mean((0, 1)))}
+        return learner.replace(policy=policy, **own), metrics
+
+    def weights(self, env: Environment, learner: Learner, batch: Batch) -> Array:
+        """[T, E, A, A] the share that seat i gives to j of its reward in each step; rows sum to 1 (eq. 3)."""
+        pool = self._pool(env, batch)
+
+        def one(relation: Any, perspective: Any, own: dict[str, Any]) -> Array:
+            planes, joint = own["planes"], own["joint"]
+            value = self._relation(env).apply(relation, planes, joint, method="alternatives")  # [B, A-1, N]
+            if self.perspective == "uniform":
+                expected = jnp.full(value.shape, 1 / value.shape[-1])
+            else:
+                seen = own.get("others") or self._perspective(env).apply(perspective, planes)
+                expected = jax.nn.softmax(self._guess(env, relation, seen))
+            return shares(value, expected, joint[:, 1:], flat=self.flat)
+
+        share = jax.vmap(one)(learner.relation, learner.perspective, pool)  # [P, B, A-1]
+        share = share.reshape(len(share), len(batch.done), -1, share.shape[-1])
+        share = to_seats(share, self.seats, 1)  # [T, E, A, A-1]
+        others = _others(share.shape[2])
+        to = jnp.asarray(others[..., None] == np.arange(len(others)), jnp.float32)  # [A, A-1, A]
+        return jnp.einsum("teid,idj->teij", share, to) + (1 - share.sum(-1))[..., None] * jnp.eye(len(others))
+
+    def _policy(self, env: Environment, learner: Any, out: Array, mask: Array | None) -> Distribution:
+        """The policy mixed with all legal actions alike, in training."""
+        pi = super()._policy(env, learner, out, mask)
+        if not learner.opt_state:
+            return pi
+        gradients = optax.tree.get(learner.opt_state, "count").max()  # Adam's
+        updates = gradients / (self.num_epochs * self.num_minibatches)
+        done = jnp.minimum(updates / jnp.maximum(self.explore_updates, 1.0), 1.0)
+        share = (1 - done) * self.explore_start + done * self.explore_end
+        alike = jnp.ones(out.shape[-1]) if mask is None else mask.astype(jnp.float32)
+        alike = alike / alike.sum(-1, keepdims=True)
+        return Categorical(jnp.log((1 - share) * jax.nn.softmax(pi.logits) + share * alike + 1e-9))
+
+    def _relation(self, env: Environment) -> Relation:
+        obs = jax.eval_shape(env.reset, jax.random.key(0))[1].obs
+        num = sum(n - 1 for n in env.grid_codes) if "grid" in obs else 0
+        torso = self.relation.clone(grid_codes=(2,) * num)
+        return Relation(torso, self.relation_width, _num_actions(env), env.num_agents)
+
+    def _perspective(self, env: Environment) -> Perspective:
+        return Perspective(self.perspective_channels, tuple(self.perspective_widths), env.num_agents - 1)
+
+    @property
+    def _relation_optimizer(self) -> optax.GradientTransformation:
+        rates = {
+            "policy": self.relation_policy_learning_rate,
+            "value": self.relation_value_learning_rate,
+            "perspective": self.perspective_learning_rate,
+        }
+        return optax.multi_transform({name: optax.adam(rate) for name, rate in rates.items()}, _parts)
+
+    def _guess(self, env: Environment, relation: Any, seen: Planes) -> Array:
+        """[B, A-1, N] logits of what others do who see [B, A-1, ...]."""
+        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), seen)
+        logits = self._relation(env).apply(relation, flat, method="policy")
+        return logits.reshape(*jax.tree.leaves(seen)[0].shape[:2], -1)
+
+    def _pool(self, env: Environment, batch: Batch) -> dict[str, Any]:
+        """Steps as their learners see them, leaves [P, B, ...]; with "true" also others' planes."""
+        num = env.num_agents
+        order = np.concatenate([np.arange(num)[:, None], _others(num)], axis=1)
+        own = {"obs": batch.obs, "joint": batch.action[..., order]}
+        if self.perspective == "true":
+            own["others"] = jax.tree.map(lambda x: x[:, :, _others(num)], batch.obs)
+        own = jax.tree.map(lambda x: to_learners(x, self.seats, 1), own)
+        own = jax.tree.map(lambda x: x.reshape(len(x), -1, *x.shape[3:]), own)
+        expand = lambda obs: as_planes(obs, tuple(env.grid_codes))
+        more = {"others": expand(own["others"])} if "others" in own else {}
+        return {"planes": expand(own["obs"]), "joint": own["joint"]} | more
+
+    def _relate(self, env: Environment, learner: Learner, batch: Batch, key: Array) -> tuple[dict, dict]:
+        """The relation's parameters after an update, and losses, means over learners."""
+        pool = self._pool(env, batch)
+        steps = len(batch.done)
+
+        def in_time(x: Array) -> Array:  # [T, E, A] -> [P, T, E*K]
+            return to_learners(jnp.broadcast_to(x, batch.reward.shape), self.seats, 1)
+
+        seen = {"reward": batch.reward, "over": batch.terminated[..., None], "cut": batch.done[..., None]}
+        seen = {name: in_time(x) for name, x in seen.items()}
+
+        def one(params: Any, opt_state: Any, own: dict, seen: dict, key: Array) -> tuple:
+            value = self._relation(env).apply(params["relation"], own["planes"], own["joint"], method="value")
+            value = value.reshape(steps, -1)
+            error, counts = td_errors(value, **seen, gamma=self.relation_gamma)
+            data = {k: own[k] for k in ("planes", "joint")}
+            data |= {"error": error.ravel(), "target": (value + error).ravel(), "counts": counts.ravel()}
+            size = len(own["joint"]) // self.relation_minibatches
+            order = jax.random.permutation(key, size * self.relation_minibatches)
+
+            def step(now: tuple, index: Array) -> tuple[tuple, dict]:
+                part = jax.tree.map(lambda x: x[index], data)
+                grads, found = jax.grad(lambda p: self._loss(env, p, part), has_aux=True)(now[0])
+                updates, opt_state = self._relation_optimizer.update(grads, now[1], now[0])
+                return (optax.apply_updates(now[0], updates), opt_state), found
+
+            (params, opt_state), found = jax.lax.scan(step, (params, opt_state), order.reshape(-1, size))
+            return params, opt_state, jax.tree.map(lambda x: x.mean(), found)
+
+        keys = jax.random.split(key, num_learners(self.seats))
+        params = {"relation": learner.relation, "perspective": learner.perspective}
+        params, opt_state, found = jax.vmap(one)(params, learner.opt_state, pool, seen, keys)
+        return params | {"opt_state": opt_state}, {name: x.mean() for name, x in found.items()}
+
+    def _loss(self, env: Environment, params: Any, part: dict) -> tuple[Array, dict]:
+        """Losses of one learner on a minibatch (eq. 4 and 5)."""
+        planes, joint, counts = part["planes"], part["joint"], part["counts"]
+        logits, value = self._relation(env).apply(params["relation"], planes, joint)
+        log_pi = jax.nn.log_softmax(logits)
+        chosen = jnp.take_along_axis(log_pi, joint[:, :1], axis=1)[:, 0]
+        mean = lambda x: (x * counts).sum() / jnp.maximum(counts.sum(), 1)
+        entropy = -(jnp.exp(log_pi) * log_pi).sum(-1).mean()
+        found = {
+            "relation_policy": -mean(part["error"] * chosen) - self.relation_ent_coef * entropy,
+            "relation_value": mean(0.5 * jnp.square(part["target"] - value)),
+        }
+        if self.perspective == "guessed":
+            guessed = self._perspective(env).apply(params["perspective"], planes)
+            expected = jax.nn.log_softmax(
+                self._guess(env, jax.lax.stop_gradient(params["relation"]), guessed)
+            )
+            act = -jnp.take_along_axis(expected, joint[:, 1:, None], axis=2).sum((1, 2)).mean()
+            far = [jnp.abs(guessed[name] - planes[name][:, None]) for name in planes]
+            far = sum(x.reshape(len(x), -1).sum(-1).mean() for x in far)
+            found["perspective"] = (1 - self.likeness) * act + self.likeness * far
+        return sum(found.values()), found
+
+
+def _others(num: int) -> np.ndarray:
+    """[A, A-1] seat of each other of each seat, by offset."""
+    return (np.arange(num)[:, None] + np.arange(1, num)) % num
+
+
+def _num_actions(env: Environment) -> int:
+    return int(env.action_space.n)  # type: ignore[attr-defined]
+
+
+def _parts(params: Any) -> Any:
+    """Which optimiser each parameter of {"relation", "perspective"} has."""
+
+    def label(path: tuple, _: Any) -> str:
+        names = [getattr(entry, "key", "") for entry in path]
+        if names[0] == "perspective":
+            return "perspective"
+        return "policy" if names[2].startswith("policy") else "value"
+
+    return jax.tree_util.tree_map_with_path(label, params)
+
+
+def _own(key: Array) -> Array:
+    """The key of the relation's draws; PPO gets `key` itself, and so draws as it does alone."""
+    return jax.random.fold_in(key, np.uint32(1 << 31))

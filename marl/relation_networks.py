@@ -1,0 +1,111 @@
+"""Networks by which a learner judges what others' actions are worth to it, and guesses what they see.
+
+Beside `marl.networks` the only module that imports flax.linen. Observations are `planes`: leaves
+[B, H, W, C] "grid" and [B, F] "vector", float32, what `as_planes` makes of a game's. Others are numbered by
+their offset d = 1 .. A-1 from the seat i that judges: seat (i + d) mod A; joint actions stand in that order,
+one's own first.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from marl.networks import Convolution, Torso, dense, expand_codes
+
+Planes = dict[str, Array]
+
+
+def as_planes(obs: dict[str, Array], codes: tuple[int, ...]) -> Planes:
+    """Observations [..., H, W, L] "grid" and [..., F] "vector" with the grid's codes expanded."""
+    return obs | ({"grid": expand_codes(obs["grid"], codes)} if "grid" in obs else {})
+
+
+class Relation(nn.Module):
+    """A policy for one's own reward, and the value of a joint action, on the same encoding.
+
+    Fields: torso, without memory, whose grid codes are all 2; width of the layer of each head; num_actions N;
+    num_agents A.
+    """
+
+    torso: Torso
+    width: int
+    num_actions: int
+    num_agents: int
+
+    def setup(self):
+        """Layers of both heads; the value's first layer reads encoding and joint action apart, and adds."""
+        self.policy_layer, self.policy_head = dense(self.width), dense(self.num_actions, 0.01)
+        self.value_layer, self.value_head = dense(self.width), dense(1, 1.0)
+        self.action_layer = dense(self.width, bias=False)
+
+    def __call__(self, planes: Planes, joint: Array) -> tuple[Array, Array]:
+        """Returns (logits [B, N], value [B]); joint [B, A] int32."""
+        return self.policy(planes), self.value(planes, joint)
+
+    def policy(self, planes: Planes) -> Array:
+        """[B, N] logits of what pays."""
+        return self.policy_head(nn.relu(self.policy_layer(self._encoding(planes))))
+
+    def value(self, planes: Planes, joint: Array) -> Array:
+        """[B] value of the joint action [B, A]."""
+        return self._head(self.value_layer(self._encoding(planes)) + self._actions(joint))
+
+    def alternatives(self, planes: Planes, joint: Array) -> Array:
+        """[B, A-1, N] value of the joint action if one other, by offset, did each of its actions instead.
+
+        One encoding serves all of them: replacing an action moves the first layer by a difference of rows.
+        """
+        kernel = self.action_layer.variables["params"]["kernel"].reshape(
+            self.num_agents, self.num_actions, -1
+        )
+        done = jnp.take_along_axis(kernel[None], joint[..., None, None], axis=2)  # [B, A, 1, width]
+        instead = (kernel[None] - done)[:, 1:]  # [B, A-1, N, width]
+        hidden = self.value_layer(self._encoding(planes)) + self._actions(joint)
+        return self._head(hidden[:, None, None] + instead)
+
+    def _encoding(self, planes: Planes) -> Array:
+        start = jnp.zeros((1, len(jax.tree.leaves(planes)[0])), bool)
+        return self.torso((), jax.tree.map(lambda x: x[None], planes), start)[1][0]
+
+    def _actions(self, joint: Array) -> Array:
+        flat = jax.nn.one_hot(joint, self.num_actions).reshape(*joint.shape[:-1], -1)
+        return self.action_layer(flat)
+
+    def _head(self, hidden: Array) -> Array:
+        return self.value_head(nn.relu(hidden))[..., 0]
+
+
+class Perspective(nn.Module):
+    """What another may see, from what oneself sees (Kong et al. 2024, appendix C).
+
+    Fields: channels of its one 3x3 convolution; widths of its dense layers; num_others A-1.
+    """
+
+    channels: int
+    widths: tuple[int, ...]
+    num_others: int
+
+    @nn.compact
+    def __call__(self, planes: Planes) -> Planes:
+        """[B, A-1, ...] planes in [0, 1], by offset."""
+        parts = []
+        if "grid" in planes:
+            conv = nn.relu(Convolution(self.channels)(planes["grid"]))
+            parts.append(conv.reshape(len(conv), -1))
+        parts += [planes["vector"]] if "vector" in planes else []
+        x = jnp.concatenate(parts, axis=-1)
+        who = jnp.eye(self.num_others)
+        tiled = jnp.broadcast_to(x[:, None], (len(x), self.num_others, x.shape[-1]))
+        x = jnp.concatenate([tiled, jnp.broadcast_to(who, (len(x), *who.shape))], axis=-1)
+        for width in self.widths:
+            x = nn.relu(dense(width)(x))
+        guessed = {}
+        for name in sorted(planes):
+            shape = planes[name].shape[1:]
+            guessed[name] = nn.sigmoid(dense(math.prod(shape), 1.0, name)(x)).reshape(*x.shape[:-1], *shape)
+        return guessed
