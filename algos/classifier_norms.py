@@ -31,7 +31,7 @@ from jax import Array
 from algos.ppo import PPO
 from marl.algorithm import Batch
 from marl.environment import Environment, TimeStep, event_names
-from marl.networks import PolicyNetwork
+from marl.heads import PolicyNetwork
 from marl.population import num_learners, to_learners, to_seats
 
 COULD, DID = "could_zap", "zapped"  # events: an opportunity to sanction, and how many it hit

@@ -26,7 +26,7 @@ from algos.replay import Replay, add, draw, empty, reached, take
 from algos.td import LOSSES, SCHEDULES, epsilon_at, q_loss, q_optimizer, q_target
 from marl.algorithm import Algorithm, Batch
 from marl.environment import Environment, TimeStep
-from marl.networks import QNetwork, initial_carry
+from marl.heads import QNetwork, initial_carry
 from marl.population import Seats, num_learners, to_learners, to_seats
 from marl.validation import require_choices
 

@@ -27,8 +27,8 @@ from jax import Array
 from marl.algorithm import Algorithm, Batch
 from marl.distributions import Distribution, distribution, num_params
 from marl.environment import Environment, TimeStep
+from marl.heads import ActorCritic, initial_carry
 from marl.learner import rollout, start
-from marl.networks import ActorCritic, initial_carry
 from marl.population import Seats
 from marl.returns import discounted_sum
 

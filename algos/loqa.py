@@ -38,7 +38,7 @@ from algos.td import answer_prob, q_loss
 from marl.algorithm import Algorithm, Batch
 from marl.distributions import distribution
 from marl.environment import Environment, TimeStep
-from marl.networks import PolicyNetwork, QNetwork, initial_carry
+from marl.heads import PolicyNetwork, QNetwork, initial_carry
 from marl.population import Seats, normalised, num_learners, to_learners, to_seats
 from marl.returns import gae
 

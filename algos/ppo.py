@@ -20,7 +20,7 @@ from jax import Array
 from marl.algorithm import Algorithm, Batch
 from marl.distributions import Distribution, distribution, num_params
 from marl.environment import Environment, TimeStep
-from marl.networks import ActorCritic, initial_carry
+from marl.heads import ActorCritic, initial_carry
 from marl.pieces import mean_over
 from marl.population import Seats, normalised, num_learners, to_learners, to_seats
 from marl.returns import gae, group_relative, less_group

@@ -42,18 +42,16 @@ def add(replay: Replay, items: Any, keep: Array | None = None) -> Replay:
     """
     capacity = replay.capacity
     items = jax.tree.map(lambda x: x[-capacity:], items)
-    num = jax.tree.leaves(items)[0].shape[0]
-    if keep is not None:
-        num = keep.sum(dtype=jnp.int32)
-        place = (replay.position + jnp.cumsum(keep, dtype=jnp.int32) - 1) % capacity
-        place = jnp.where(keep, place, capacity)
+    length = jax.tree.leaves(items)[0].shape[0]
+    kept = np.ones(length, bool) if keep is None else keep
+    num = length if keep is None else kept.sum(dtype=jnp.int32)
+    place = (replay.position + jnp.cumsum(kept, dtype=jnp.int32) - 1) % capacity
+    place = jnp.where(kept, place, capacity)  # there nothing is written
 
     def write(old: Array, new: Array) -> Array:
-        if keep is not None:
-            return old.at[place].set(new, mode="drop")
-        if capacity % num == 0:
+        if keep is None and capacity % length == 0:
             return jax.lax.dynamic_update_slice_in_dim(old, new, replay.position, 0)
-        return old.at[(replay.position + np.arange(num)) % capacity].set(new, unique_indices=True)
+        return old.at[place].set(new, mode="drop", unique_indices=keep is None)
 
     return Replay(
         data=jax.tree.map(write, replay.data, items),

@@ -1,6 +1,6 @@
 """Networks by which a learner judges what others' actions are worth to it, and guesses what they see.
 
-Beside `marl.networks` the only module that imports flax.linen. Observations are `planes`: leaves
+Observations are `planes`: leaves
 [B, H, W, C] "grid" and [B, F] "vector", float32, what `as_planes` makes of a game's. Others are numbered by
 their offset d = 1 .. A-1 from the seat i that judges: seat (i + d) mod A; joint actions stand in that order,
 one's own first.

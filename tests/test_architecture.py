@@ -20,7 +20,7 @@ ONLY_IN = {
     "torch": {"algos/torch", "marl/torch_env.py"},
     "wandb": {"marl/logger.py"},
     "hydra": {"marl/config.py", "scripts"},
-    "flax.linen": {"marl/networks.py", "marl/relation_networks.py"},
+    "flax.linen": {"marl/networks.py", "marl/heads.py", "marl/relation_networks.py"},
 }
 HEAVY = ["jax", "torch", "wandb", "matplotlib", "orbax"]
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 300, 60

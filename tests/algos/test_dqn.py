@@ -8,7 +8,8 @@ import pytest
 from algos.replay import add, draw, empty, take
 from algos.td import epsilon_at, q_loss, q_target
 from envs.mechanisms.punishment import Punishment
-from marl.networks import MLP, QNetwork
+from marl.heads import QNetwork
+from marl.networks import MLP
 from tests.probes import GAMMA, Aim, Tempting, dqn, jit_start, jit_train, learn, probe
 from tests.toys import dilemma
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from marl.networks import CNN, MLP, ActorCritic, Convolution, Table, expand_codes, initial_carry
+from marl.heads import ActorCritic, initial_carry
+from marl.networks import CNN, MLP, Convolution, Table, expand_codes
 
 T, B, NUM_PARAMS, CODES = 6, 3, 5, (3, 4)
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from marl import s5
-from marl.networks import MLP, ActorCritic, Cells, initial_carry
+from marl.heads import ActorCritic, initial_carry
+from marl.networks import MLP, Cells
 from tests.probes import learn, ppo, probe
 
 T, B, H, N = 9, 3, 4, 6
