@@ -23,12 +23,10 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 OURS = ("envs", "algos", "marl")
 BUILT = ("envs", "algos", "marl.networks")  # where what may be built is written
 # likewise for a figure
-DRAWN = tuple(
-    f"marl.{name}"
-    for name in (
-        *("plots", "league_plots", "social_plots", "triangle_plots"),
-        *("schelling", "after", "responses", "generations"),
-    )
+DRAWN = (
+    *(f"marl.{name}" for name in ("plots", "league_plots", "social_plots", "triangle_plots")),
+    *(f"marl.{name}" for name in ("schelling", "after", "responses", "generations", "segregation_plots")),
+    "envs.schelling_runs",
 )
 Assigned = tuple[str, Any, str, bool]  # key, value, override that sets it, whether it was written +key=
 
