@@ -100,8 +100,8 @@ def speed(
     density: float,
     num_steps: int,
     repeats: int,
+    least_agent_steps: int,
     plain_size: int,
-    plain_steps: int,
     base_size: int,
 ) -> dict[str, Any]:
     """Time steps of one board from a random start, all seeking; a summary whose swept value is "residents".
@@ -114,9 +114,10 @@ def speed(
         setup: the game whose rules are taken; its residents and board are replaced.
         sizes: residents, half of each type.
         density: share of the cells that is occupied; boards are squares.
-        num_steps: timed together, in one compiled loop.
-        repeats: of each.
-        plain_size: residents of the plain model; plain_steps: from its start, timed once.
+        num_steps: from a random start, in one compiled loop.
+        repeats: of each, the plain model included.
+        least_agent_steps: of a repetition; small boards start anew until they have made so many.
+        plain_size: residents of the plain model.
         base_size: one of `sizes`.
 
     Raises:
@@ -125,8 +126,9 @@ def speed(
     began, game = time.perf_counter(), _game(setup)
     if base_size not in sizes:
         raise ConfigError([f"figure.measure.base_size={base_size}: must be one of {sizes}"])
-    plain = _plain_ns(game.threshold, plain_size, density, plain_steps)
-    cost = np.array([_fast_ns(_sized(game, size, density), num_steps, repeats) for size in sizes])  # [V, R]
+    plain = _plain_ns(game.threshold, plain_size, density, num_steps, repeats)
+    timed = lambda size: _fast_ns(_sized(game, size, density), num_steps, repeats, least_agent_steps)
+    cost = np.array([timed(size) for size in sizes])  # [V, R]
     metrics = {
         "agent_steps_per_s": 1e9 / cost,
         "ns_per_agent_step": cost,
@@ -148,34 +150,38 @@ def _sized(game: SchellingClassic, size: int, density: float) -> SchellingClassi
     return game.replace(rows=side, columns=side, num_residents=(size - size // 2, size // 2))
 
 
-def _fast_ns(game: SchellingClassic, num_steps: int, repeats: int) -> list[float]:
-    """Nanoseconds an agent and step, of each repetition."""
+def _fast_ns(game: SchellingClassic, num_steps: int, repeats: int, least: int) -> list[float]:
+    """Nanoseconds an agent and step, of each repetition; small boards start anew until `least` are made."""
+    num_starts = max(1, least // (num_steps * game.num_agents))
 
     @jax.jit
-    def play(game: SchellingClassic, site: Array, key: Array) -> Array:
+    def play(game: SchellingClassic, sites: Array, keys: Array) -> Array:
         seeks = jnp.ones(game.num_agents, bool)
         step = lambda site, key: (game.moved(key, site, game.judged(site)[2], seeks), None)
-        return jax.lax.scan(step, site, jax.random.split(key, num_steps))[0]
+        run = lambda x: jax.lax.scan(step, x[0], jax.random.split(x[1], num_steps))[0]
+        return jax.lax.map(run, (sites, keys))
 
+    place = jax.jit(jax.vmap(lambda key: jax.random.permutation(key, game.rows * game.columns)))
     seconds = []
     for seed in range(repeats + 1):
-        start, key = jax.random.split(jax.random.key(seed))
-        site = jax.random.permutation(start, game.rows * game.columns).astype(jnp.int32)
-        arguments = jax.block_until_ready((game, site, key))
+        starts, keys = (jax.random.split(key, num_starts) for key in jax.random.split(jax.random.key(seed)))
+        arguments = jax.block_until_ready((game, place(starts).astype(jnp.int32), keys))
         began = time.perf_counter()
         jax.block_until_ready(play(*arguments))
         seconds.append(time.perf_counter() - began)
-    return [1e9 * s / (num_steps * game.num_agents) for s in seconds[1:]]
+    return [1e9 * s / (num_starts * num_steps * game.num_agents) for s in seconds[1:]]
 
 
-def _plain_ns(threshold: float, size: int, density: float, steps: int) -> float:
-    """Nanoseconds an agent and step of the plain model."""
-    side = math.ceil(math.sqrt(size / density))
-    model = PlainSchelling(0, float(threshold), side, side, (size - size // 2, size // 2))
-    began = time.perf_counter()
-    for _ in range(steps):
-        model.step()
-    return 1e9 * (time.perf_counter() - began) / (steps * size)
+def _plain_ns(threshold: float, size: int, density: float, num_steps: int, repeats: int) -> float:
+    """Nanoseconds an agent and step of the plain model, median over starts."""
+    side, seconds = math.ceil(math.sqrt(size / density)), []
+    for seed in range(repeats):
+        model = PlainSchelling(seed, float(threshold), side, side, (size - size // 2, size // 2))
+        began = time.perf_counter()
+        for _ in range(num_steps):
+            model.step()
+        seconds.append(time.perf_counter() - began)
+    return 1e9 * float(np.median(seconds)) / (num_steps * size)
 
 
 def _game(setup: Setup) -> SchellingClassic:
