@@ -40,18 +40,26 @@ class Avatars(struct.PyTreeNode):
 def draw(key: Array, *shapes: tuple[int, ...]) -> list[Array]:
     """Independent random words of several shapes: [*shape] uint32 each.
 
-    The first and the last word of `key` seed a hash of the numbers 0, 1, ... (twice the 32-bit finaliser
-    with the multipliers 0x21f0aaad and 0x735a2d97), which takes a tenth of the time of as many
-    words of `jax.random.bits`.
+    They are `words_of` the key, made once.
     """
     sizes = [int(np.prod(shape)) for shape in shapes]
-    seed = jax.random.key_data(key)
-    number = np.arange(sum(sizes), dtype=np.uint32) * np.uint32(0x9E3779B9)
-    words = _mix(_mix(seed[0] + number) + seed[-1])
+    words = words_of(key, sum(sizes))
     # a reduction, which XLA on a CPU computes once: the hash alone it computes again for each cell seen
     words = jnp.stack([words, jnp.zeros_like(words)]).max(0)
     parts = jnp.split(words, np.cumsum(sizes)[:-1])
     return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def words_of(key: Array, num: int) -> Array:
+    """[num] uint32 random words, all different.
+
+    The first and the last word of `key` seed a hash of the numbers 0, 1, ... (twice the 32-bit finaliser
+    with the multipliers 0x21f0aaad and 0x735a2d97), which takes a tenth of the time of as many
+    words of `jax.random.bits`.
+    """
+    seed = jax.random.key_data(key)
+    number = np.arange(num, dtype=np.uint32) * np.uint32(0x9E3779B9)
+    return _mix(_mix(seed[0] + number) + seed[-1])
 
 
 def _mix(x: Array) -> Array:

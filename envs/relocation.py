@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from envs.grid import draw
+from envs.grid import words_of
 from marl.segregation import neighbours
 from marl.shuffle import shuffle
 
@@ -56,7 +56,7 @@ def one_after_another(key: Array, site: Array, moves: Array) -> Array:
     are as many as the most that draw one place, about log A.
     """
     num, vacancies = len(moves), len(site) - len(moves)
-    bits, order = draw(key, (num,), (num,))  # words of one call are distinct
+    bits, order = jnp.split(words_of(key, 2 * num), 2)
     place = (bits % np.uint32(vacancies)).astype(jnp.int32)
 
     def turn(now: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
@@ -77,12 +77,12 @@ def all_at_once(key: Array, site: Array, moves: Array) -> Array:
     If more would move than there are vacancies, as many do, each of them with the same probability.
     """
     num, vacancies = len(moves), len(site) - len(moves)
-    bits = draw(key, (1,), (2,))
+    bits = words_of(key, 3)
     many = jnp.maximum(moves.sum(dtype=jnp.int32), 1)
-    offset = (bits[0][0] % many.astype(jnp.uint32)).astype(jnp.int32)
+    offset = (bits[0] % many.astype(jnp.uint32)).astype(jnp.int32)
     rank = (jnp.cumsum(moves, dtype=jnp.int32) - 1 + offset) % many
     goes = moves & (rank < vacancies)
-    place = at(permutation(jax.random.wrap_key_data(bits[1]), vacancies), jnp.minimum(rank, vacancies - 1))
+    place = at(permutation(jax.random.wrap_key_data(bits[1:]), vacancies), jnp.minimum(rank, vacancies - 1))
     cell, vacant = site[:num], site[num:]
     left = vacant.at[jnp.where(goes, place, vacancies)].set(cell, mode="drop", unique_indices=True)
     return jnp.concatenate([jnp.where(goes, at(vacant, place), cell), left])
@@ -104,7 +104,7 @@ def proposals(key: Array, site: Array, moves: Array, grid: Array, rule: Any) -> 
     does who finds none, or drew one beside its own cell that satisfies only while it stands there.
     """
     num, vacancies = len(moves), len(site) - len(moves)
-    bits, order = draw(key, (num,), (num,))
+    bits, order = jnp.split(words_of(key, 2 * num), 2)
     counts = [x.ravel()[site[num:]] for x in neighbours(grid, rule.radius, rule.torus)]
     chosen, found, first, both = [], [], rule.num_residents[0], sum(counts)
     near = _near(site[:num], (rule.rows, rule.columns), rule.radius, rule.torus)
@@ -138,7 +138,7 @@ def in_turn(key: Array, site: Array, wants: Array, rule: Any, *, anew: bool) -> 
         anew: each is judged again when its turn comes, and moves only if it is discontent then.
     """
     num = len(wants)
-    order = draw(jax.random.fold_in(key, num), (num,))[0] >> 1
+    order = words_of(jax.random.fold_in(key, num), num) >> 1
     shape = rule.rows, rule.columns
     kinds = jnp.asarray(np.repeat(np.array([1, 2], np.int8), rule.num_residents))
     near = functools.partial(_near, shape=shape, radius=rule.radius, torus=rule.torus)
@@ -154,7 +154,7 @@ def in_turn(key: Array, site: Array, wants: Array, rule: Any, *, anew: bool) -> 
         kind, cell = kinds[who], site[who]
         goes = ~judged(plane, cell, kind) if anew else jnp.bool_(True)
         emptied, vacant = plane.at[cell].set(0), site[num:]
-        bits = draw(jax.random.fold_in(key, i), vacant.shape)[0] >> 1
+        bits = words_of(jax.random.fold_in(key, i), len(vacant)) >> 1
         if rule.move == "random_empty":
             place = bits.argmin()
         else:

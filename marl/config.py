@@ -25,12 +25,12 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 OURS = ("envs", "algos", "marl")
 BUILT = ("envs", "algos", "marl.networks")  # where what may be built is written
 # likewise for a figure
-DRAWN = tuple(
-    f"marl.{name}"
-    for name in (
-        *("plots", "league_plots", "social_plots", "triangle_plots"),
-        *("schelling", "after", "responses", "generations", "accumulation", "lineages", "generation_plots"),
-    )
+DRAWN = (
+    *(f"marl.{name}" for name in ("plots", "league_plots", "social_plots", "triangle_plots")),
+    *(f"marl.{name}" for name in ("segregation_plots", "census_plots", "generation_plots")),
+    *(f"marl.{name}" for name in ("schelling", "after", "responses", "generations", "basins")),
+    *(f"marl.{name}" for name in ("census", "accumulation", "lineages")),
+    "envs.schelling_runs",
 )
 Assigned = tuple[str, Any, bool]  # key, value, whether it was written +key=
 
