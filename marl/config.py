@@ -27,7 +27,7 @@ DRAWN = tuple(
     f"marl.{name}"
     for name in (
         *("plots", "league_plots", "social_plots", "triangle_plots"),
-        *("schelling", "after", "responses", "generations"),
+        *("schelling", "after", "responses", "generations", "census", "census_plots"),
     )
 )
 Assigned = tuple[str, Any, str, bool]  # key, value, override that sets it, whether it was written +key=

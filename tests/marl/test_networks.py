@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from marl.networks import CNN, MLP, ActorCritic, Convolution, Table, expand_codes, initial_carry
+from marl.networks import CNN, MLP, ActorCritic, Convolution, MeanCNN, Table, expand_codes, initial_carry
 
 T, B, NUM_PARAMS, CODES = 6, 3, 5, (3, 4)
 
@@ -171,3 +171,19 @@ def test_a_table_has_one_row_for_each_combination_and_nothing_else():
 def test_a_table_of_what_is_too_large_or_a_grid_is_refused(obs, message):
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(actor_critic_of_tables().init, jax.random.key(0), (), obs, jnp.zeros((1, 1), bool))
+
+
+def test_convolutions_within_the_planes_are_those_of_xla_and_their_mean():
+    net = MeanCNN(features=(3, 4), hidden=(), activation="tanh", core=0, grid_codes=CODES)
+    grid = np.random.default_rng(0).integers(0, 3, (T, B, 6, 7, 2)).astype(np.uint8)
+    no_start = jnp.zeros((T, B), bool)
+    params = net.init(jax.random.key(1), (), {"grid": grid}, no_start)
+    found = net.apply(params, (), {"grid": grid}, no_start)[1]
+    x = expand_codes(jnp.asarray(grid), CODES).reshape(T * B, 6, 7, -1)
+    for i in range(2):
+        names = ("NHWC", "HWIO", "NHWC")
+        kernel = params["params"][f"kernel_{i}"]
+        x = jnp.tanh(jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=names))
+    np.testing.assert_allclose(found.reshape(T * B, -1), x.mean((1, 2)), rtol=2e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="at most 2 layers fit"):
+        net.clone(features=(3, 4, 5)).init(jax.random.key(1), (), {"grid": grid}, no_start)
