@@ -64,6 +64,8 @@ def maps(
 ) -> None:
     """Rows of runs, columns of blocks of time: who was mostly there, and how old on average, side by side.
 
+    Colours end at the largest mean kind but for one cell in five hundred, and at the 99th percentile of ages.
+
     Args:
         summaries: {run: summary}.
         path: PNG to write.
@@ -85,12 +87,13 @@ def maps(
         *size, figsize=(1.75 * sum(widths) + 1.4, 1.85 * size[0] + 1.3), width_ratios=widths, squeeze=False
     )
     oldest = max(np.nanquantile(s["maps"]["age"], 0.99) for s in summaries.values())
-    for row, run in zip(axes, drawn, strict=True):
+    most = max(np.quantile(np.abs(s["maps"]["kind"]), 0.998) for s in summaries.values())
+    for number, (row, run) in enumerate(zip(axes, drawn, strict=True)):
         found, steps = summaries[run]["maps"], summaries[run]["sweep"]
         for i, block in enumerate(chosen):
-            kind = row[i].imshow(found["kind"][block], cmap=diverging, vmin=-1, vmax=1)
+            kind = row[i].imshow(found["kind"][block], cmap=diverging, vmin=-most, vmax=most)
             age = row[len(chosen) + 1 + i].imshow(found["age"][block], cmap="magma", vmin=0, vmax=oldest)
-            if row is axes[0]:
+            if not number:
                 first = steps[block - 1]["step"] if block else 0
                 for place in (i, len(chosen) + 1 + i):
                     row[place].set_title(f"steps {first:g}-{steps[block]['step']:g}", fontsize=8)

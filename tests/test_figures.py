@@ -11,6 +11,8 @@ NOT_MET = {
     "baselines/stag_hunt_grid",
     "duque2025/coin_game",
     "piche2025/trust_and_split",
+    "sert2020/actions",
+    "sert2020/segregation",
 }
 
 
