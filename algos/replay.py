@@ -43,13 +43,14 @@ def add(replay: Replay, items: Any, keep: Array | None = None) -> Replay:
     capacity = replay.capacity
     items = jax.tree.map(lambda x: x[-capacity:], items)
     num = jax.tree.leaves(items)[0].shape[0]
+    place = None
     if keep is not None:
         num = keep.sum(dtype=jnp.int32)
         place = (replay.position + jnp.cumsum(keep, dtype=jnp.int32) - 1) % capacity
         place = jnp.where(keep, place, capacity)
 
     def write(old: Array, new: Array) -> Array:
-        if keep is not None:
+        if place is not None:
             return old.at[place].set(new, mode="drop")
         if capacity % num == 0:
             return jax.lax.dynamic_update_slice_in_dim(old, new, replay.position, 0)

@@ -88,6 +88,8 @@ def maps(
     )
     oldest = max(np.nanquantile(s["maps"]["age"], 0.99) for s in summaries.values())
     most = max(np.quantile(np.abs(s["maps"]["kind"]), 0.998) for s in summaries.values())
+    kind: Any = None
+    age: Any = None
     for number, (row, run) in enumerate(zip(axes, drawn, strict=True)):
         found, steps = summaries[run]["maps"], summaries[run]["sweep"]
         for i, block in enumerate(chosen):
@@ -176,6 +178,7 @@ def tables(
     plt = pyplot()
     drawn = [run for run in labels if run in summaries]
     figure, axes = plt.subplots(1, len(drawn), figsize=(3.3 * len(drawn) + 0.9, 3.9), squeeze=False)
+    image: Any = None
     for axis, run in zip(axes[0], drawn, strict=True):
         found, ages = np.asarray(summaries[run][table]), np.asarray(summaries[run]["ages"])
         axis.set_title(labels[run], fontsize=10)
