@@ -112,9 +112,8 @@ class DQN(Algorithm):
         if not 0 <= self.burn_in < self.num_steps:
             limit = f"at least 0 and below algo.num_steps={self.num_steps}"
             raise ValueError(f"algo.burn_in={self.burn_in}: must be {limit}")
-        if self.decisions_only and (self.network.carry_size or env.all_legal):
-            reason = "needs a feed-forward network, in a game that forbids actions"
-            raise ValueError(f"algo.decisions_only=true: {reason}")
+        if self.decisions_only and self.network.core:
+            raise ValueError("algo.decisions_only=true: needs a feed-forward network, network.core=0")
         ts = jax.eval_shape(env.reset, jax.random.key(0))[1]
         games = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), ts)
         jax.eval_shape(lambda key, ts: self.init(key, env, ts), jax.random.key(0), games)

@@ -244,6 +244,26 @@ class Schelling(Environment):
         kind = jnp.where(who > 0, jnp.where(self._is_first(who - 1), 1, 2), 0)
         return kind[..., :-1].reshape(*who.shape[:-1], self.height, self.width).astype(jnp.int8)
 
+    def census(self, state: State) -> dict[str, Array]:
+        """Facts of one world for `marl.census`.
+
+        `grid` [H, W] as of `kinds`, `ages` [H, W] int16 (-1 where nobody is), and of the seats, each [A]:
+        `age` (-1 of the dead), `action`, `stayed`, and `same` and `other`, how many of the own and of the
+        other kind they saw in their windows after their own last move.
+        """
+        alive, cells = state.cell < self.num_cells, self.num_cells
+        age = jnp.where(alive, state.age, -1).astype(jnp.int16)
+        ages = jnp.full(cells + 1, -1, jnp.int16).at[state.cell].set(age)[:cells]
+        return {
+            "grid": self.kinds(state.who),
+            "ages": ages.reshape(self.height, self.width),
+            "age": age,
+            "action": state.action.astype(jnp.int8),
+            "stayed": state.action == STILL,
+            "same": jnp.maximum((state.window == 1).sum(-1) - 1, 0).astype(jnp.int16),
+            "other": (state.window == 2).sum(-1).astype(jnp.int16),
+        }
+
     def picture(self, state: State) -> np.ndarray:
         """The map, uint8 [PIXELS * H, PIXELS * W, 3]: white empty, blue and orange the kinds."""
         cells = COLOURS[np.asarray(self.kinds(state.who))]

@@ -136,6 +136,7 @@ def test_all_errors_are_named_in_one_message():
         ("algo.separate_critic=3", "algo.separate_critic=3: must be true or false"),
         ("num_seeds=2.5", "num_seeds=2.5: must be a whole number"),
         ("seats=[0]", "seats=[0]: must be independent, shared or a list of 2 entries"),
+        ("seats=typed", "seats=typed: this game has no types of seats"),
         ("seats=[0,2]", "learners must be 0..P-1"),
         ("seats=[0,tit_for_tut]", "no player tit_for_tut, did you mean tit_for_tat?"),
         ("network.activation=swish", "network.activation=swish: must be tanh, relu, elu or silu"),

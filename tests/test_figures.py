@@ -12,6 +12,8 @@ NOT_MET = {
     "duque2025/coin_game",
     "piche2025/trust_and_split",
     "scale/schelling",
+    "sert2020/actions",
+    "sert2020/segregation",
 }
 
 

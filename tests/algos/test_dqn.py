@@ -3,13 +3,16 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from algos.replay import add, draw, empty, take
-from algos.td import epsilon_at, q_loss, q_target
+from algos.td import epsilon_at, q_loss, q_optimizer, q_target
 from envs.mechanisms.punishment import Punishment
+from marl.build import load
 from marl.heads import QNetwork
-from marl.networks import MLP
+from marl.learner import rollout
+from marl.networks import MLP, MeanCNN
 from tests.probes import GAMMA, Aim, Tempting, dqn, jit_start, jit_train, learn, probe
 from tests.toys import dilemma
 
@@ -63,6 +66,20 @@ def test_the_ring_holds_what_a_slow_loop_holds(capacity, num):
         np.testing.assert_array_equal(replay.data["y"], np.stack([expected, -expected], 1))
 
 
+def test_the_ring_takes_only_what_is_marked():
+    replay, slots, position = empty(jnp.int32(0), 7), [0] * 7, 0
+    for turn in range(9):
+        items = np.arange(10 * turn, 10 * turn + 4)
+        keep = np.array([turn % 2, 1, turn % 3 == 0, turn % 5 > 1], bool)
+        replay = jax.jit(add)(replay, jnp.asarray(items, jnp.int32), jnp.asarray(keep))
+        for item in items[keep]:
+            slots[position] = item
+            position = (position + 1) % 7
+        assert replay.data.tolist() == slots
+        assert int(replay.position) == position
+    assert int(replay.size) == 7
+
+
 def test_draws_are_uniform_over_what_the_ring_holds():
     replay = add(empty(jnp.float32(0), 10), jnp.array([5.0, 6.0, 7.0, 8.0]))
     found = take(replay, draw(replay, KEY, (20_000,)))
@@ -72,6 +89,13 @@ def test_draws_are_uniform_over_what_the_ring_holds():
 
 
 # Formulas.
+
+
+def test_gradients_are_cut_to_a_norm_and_then_number_by_number():
+    """Of (3, 4) with norm 1 there is (.6, .8), cut at .7 (.6, .7); Adam keeps a tenth of it."""
+    optimizer = q_optimizer(1.0, 1.0, 0.7)
+    state = optimizer.update(jnp.array([3.0, 4.0]), optimizer.init(jnp.zeros(2)))[1]
+    np.testing.assert_allclose(optax.tree.get(state, "mu"), [0.06, 0.07], rtol=1e-6)
 
 
 def test_targets_by_hand():
@@ -402,3 +426,23 @@ def test_bad_fields_and_unsuited_games_are_named():
         with pytest.raises(ValueError, match=message):
             algo.check(game)
     dqn(epsilon_end=np.zeros(1)).check(env)
+
+
+def test_only_decisions_are_kept_and_counted_and_a_death_is_terminal():
+    """A crowd in which seats die and come back: two learners, one for each kind."""
+    env = load("env=schelling_small", "env.max_age=6.0", "env.radius=1", "env.num_per_kind=20").env
+    net = MeanCNN(features=(4,), hidden=(), activation="relu", core=0)
+    algo = dqn(env.seat_types, network=net, num_steps=3, buffer_size=600, decisions_only=True)
+    runner = jit_start(algo, env, KEY, 1)
+    _, batch, _ = jax.jit(lambda r: rollout(algo, env, r, KEY, 0, 30))(runner)
+    learner = jax.jit(lambda b: algo.update(env, runner.learner, b, KEY)[0])(batch)
+    decided = np.asarray(batch.action_mask).sum(-1)[:, 0] > 1  # [T, A]
+    count = [decided[:, :20].sum(), decided[:, 20:].sum()]
+    assert decided.sum() < decided.size
+    assert learner.num_steps.tolist() == count
+    assert learner.replay.size.tolist() == count
+    died = np.asarray(batch.terminated)[:, 0]  # [T, A]
+    stored = np.asarray(learner.replay.data["terminated"])[0, : count[0], 0]
+    np.testing.assert_array_equal(stored, died[:, :20][decided[:, :20]])
+    assert stored.sum() > 0
+    assert (np.asarray(batch.ends)[:, 0] == died).all()

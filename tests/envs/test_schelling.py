@@ -6,6 +6,7 @@ import pytest
 from envs.schelling import STILL, Schelling
 from marl.build import load
 from marl.segregation import morans_i, same_fraction
+from tests import conformance
 
 KEY = jax.random.key(0)
 UP, LEFT, DOWN, RIGHT = range(4)
@@ -144,6 +145,10 @@ def test_entries_are_uniform_over_empty_cells():
     assert chi < 45 + 4 * 90**0.5
 
 
+def test_it_keeps_its_promises_also_without_compilation():
+    conformance.check(world(entry_prob=0.5), KEY, 12)
+
+
 def random_play(env, key, steps):
     """(states after, actions, TimeSteps after), each [steps, ...], of uniform moves."""
     state, ts = env.reset(key)
@@ -212,3 +217,8 @@ def test_random_play_has_the_rates_of_the_source():
     grid = env.kinds(state.who[150::25])
     assert abs(same_fraction(grid, radius=1, torus=True)[0].mean() - 0.647) < 0.02
     assert abs(morans_i(grid, torus=True).mean() - 0.30) < 0.03
+
+
+def test_a_learner_holds_the_seats_of_a_kind():
+    setup = load("env=schelling_small", "seats=typed", "algo=dqn")
+    assert setup.algo.seats == (0,) * 31 + (1,) * 31

@@ -5,7 +5,7 @@ import pytest
 from flax import linen as nn
 
 from marl.heads import ActorCritic, initial_carry
-from marl.networks import CNN, MLP, Convolution, Table, expand_codes
+from marl.networks import CNN, MLP, Convolution, MeanCNN, Table, expand_codes
 
 T, B, NUM_PARAMS, CODES = 6, 3, 5, (3, 4)
 
@@ -189,3 +189,19 @@ def test_layers_before_the_heads_belong_to_one_head_each():
     (_, out, value), (_, same, changed) = apply(params), apply(other)
     assert (out == same).all()
     assert (value != changed).all()
+
+
+def test_convolutions_within_the_planes_are_those_of_xla_and_their_mean():
+    net = MeanCNN(features=(3, 4), hidden=(), activation="tanh", core=0, grid_codes=CODES)
+    grid = np.random.default_rng(0).integers(0, 3, (T, B, 6, 7, 2)).astype(np.uint8)
+    no_start = jnp.zeros((T, B), bool)
+    params = net.init(jax.random.key(1), (), {"grid": grid}, no_start)
+    found = net.apply(params, (), {"grid": grid}, no_start)[1]
+    x = expand_codes(jnp.asarray(grid), CODES).reshape(T * B, 6, 7, -1)
+    for i in range(2):
+        names = ("NHWC", "HWIO", "NHWC")
+        kernel = params["params"][f"kernel_{i}"]
+        x = jnp.tanh(jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=names))
+    np.testing.assert_allclose(found.reshape(T * B, -1), x.mean((1, 2)), rtol=2e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="at most 2 layers fit"):
+        net.clone(features=(3, 4, 5)).init(jax.random.key(1), (), {"grid": grid}, no_start)
