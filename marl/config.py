@@ -26,7 +26,7 @@ BUILT = ("envs", "algos", "marl.networks")  # where what may be built is written
 DRAWN = tuple(
     f"marl.{name}"
     for name in (
-        *("plots", "league_plots", "social_plots", "triangle_plots"),
+        *("basins", "plots", "league_plots", "social_plots", "triangle_plots"),
         *("schelling", "after", "responses", "generations"),
     )
 )
