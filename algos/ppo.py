@@ -192,10 +192,7 @@ class PPO(Algorithm):
 
     def _advantage(self, env: Environment, learner: Learner, batch: Batch) -> tuple:
         """[T, E, A] advantages, value targets, and what a credit reads of others; None: the advantages."""
-        value = batch.extras["value"]
-        last = self._forward(env, learner, batch.last_carry, batch.last)[2]
-        reached = jnp.concatenate([value[1:], last[None]])
-        next_value = jnp.where(batch.done[..., None], batch.bootstrap, reached)
+        value, next_value = batch.extras["value"], self._next_value(env, learner, batch)
         seen = (batch.reward, value, next_value, batch.terminated, batch.ends)
         advantage, target = gae(*seen, gamma=self.gamma, gae_lambda=self.gae_lambda)
         others_lambda = getattr(self.credit, "others_lambda", None)
@@ -207,6 +204,12 @@ class PPO(Algorithm):
             return less_others(advantage), target, None
         others = gae(*seen, gamma=self.gamma, gae_lambda=others_lambda)[0]
         return less_others(advantage), target, less_others(others)
+
+    def _next_value(self, env: Environment, learner: Learner, batch: Batch) -> Array:
+        """[T, E, A] value of the state that each step reached, before any restart."""
+        last = self._forward(env, learner, batch.last_carry, batch.last)[2]
+        reached = jnp.concatenate([batch.extras["value"][1:], last[None]])
+        return jnp.where(batch.done[..., None], batch.bootstrap, reached)
 
     def _credit(self, advantage: Array, others: Any, done: Array, weight: Any = None) -> Array:
         """[T, E, A] what multiplies the policy gradient: normalised advantages, or their credit."""

@@ -89,9 +89,8 @@ class Torso(nn.Module):
             raise ValueError(f"network.core_kind={self.core_kind}: must be {' or '.join(CORES)}")
         if self.core_kind == "gru":
             return _recur(self.core, carry, x, start)
-        sizes = (x.shape[-1], self.core, self.core_steps)
-        layers = [self.param(f"core_{i}", s5.init, *sizes) for i in range(self.core_layers)]
-        return s5.apply_all(layers, carry, x, start)
+        sizes = self.core_layers, x.shape[-1], self.core, self.core_steps
+        return s5.apply_all(self.param("core", s5.init_all, *sizes), carry, x, start)
 
     def encode_grid(self, planes: Array) -> Array:
         """[T, B, H, W, L] planes -> [T, B, F]."""

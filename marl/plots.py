@@ -46,7 +46,9 @@ def against_strength(
     figure.legend(*lines, frameon=False, fontsize=9, **place)
     seeds = min(min(s["metrics"][panels[0]["metric"]]["n"]) for s in summaries.values())
     figure.suptitle(title, fontsize=11, y=0.98)
-    figure.text(0.99, 0.01, f"IQM and 95 % interval of {seeds} seeds", ha="right", fontsize=7, color="0.4")
+    if seeds > 1:
+        note = f"IQM and 95 % interval of {seeds} seeds"
+        figure.text(0.99, 0.01, note, ha="right", fontsize=7, color="0.4")
     figure.tight_layout(rect=(0, 0.02, 1, 0.94))
     figure.savefig(path, dpi=130)
     plt.close(figure)

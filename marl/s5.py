@@ -100,12 +100,22 @@ def apply(params: Params, carry: Array, x: Array, start: Array) -> tuple[Array, 
     return jnp.concatenate([last.real, last.imag], axis=-1), out
 
 
-def apply_all(layers: list[Params], carry: Array, x: Array, start: Array) -> tuple[Array, Array]:
-    """Layers one on the other, as `apply`; carry [B, layers * N]."""
-    carries = jnp.split(carry, len(layers), axis=-1)
-    for i, params in enumerate(layers):
-        carries[i], x = apply(params, carries[i], x, start)
-    return jnp.concatenate(carries, axis=-1), x
+def init_all(key: Array, num: int, width: int, state: int, step_range: tuple[float, float]) -> Params:
+    """The parameters of `num` layers, as `init` with a leading axis."""
+    return jax.vmap(lambda key: init(key, width, state, step_range))(jax.random.split(key, num))
+
+
+def apply_all(params: Params, carry: Array, x: Array, start: Array) -> tuple[Array, Array]:
+    """Layers one on the other, as `apply`, compiled once; params as of `init_all`, carry [B, layers * N]."""
+    num = len(params["skip"])
+
+    def one(x: Array, layer: tuple[Params, Array]) -> tuple[Array, Array]:
+        own, memory = layer
+        memory, x = apply(own, memory, x, start)
+        return x, memory
+
+    x, memories = jax.lax.scan(one, x, (params, jnp.stack(jnp.split(carry, num, axis=-1))))
+    return jnp.concatenate(list(memories), axis=-1), x
 
 
 def _scan(decay: Array, inputs: Array, state: Array) -> Array:

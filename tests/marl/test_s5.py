@@ -61,6 +61,18 @@ def test_an_episode_that_begins_equals_a_sequence_of_its_own(params, apply):
     assert np.abs(out[3:, 2] - alone[:, 2]).max() > 1e-3  # game 2 goes on
 
 
+def test_layers_one_on_the_other_keep_their_own_memories(apply):
+    layers = s5.init_all(jax.random.key(2), 2, H, N, (0.1, 1.0))
+    carry, x = numbers(B, 2 * N), numbers(T, B, H, seed=1)
+    after, out = jax.jit(s5.apply_all)(layers, carry, x, START)
+    for i in range(2):
+        own = jax.tree.map(lambda leaf: leaf[i], layers)  # noqa: B023
+        memory, x = apply(own, carry[:, i * N : (i + 1) * N], x, START)
+        np.testing.assert_allclose(after[:, i * N : (i + 1) * N], memory, atol=1e-5)
+    np.testing.assert_allclose(out, x, atol=1e-5)
+    assert np.abs(layers["gate"][0] - layers["gate"][1]).max() > 0.1
+
+
 def test_the_first_eigenvalues_are_those_of_hippo():
     """N = 2: p = (sqrt .5, sqrt 1.5), so the antisymmetric part is sqrt(.75) and L = -1/2 + i sqrt(.75)."""
     values, vectors = s5.hippo(2)
@@ -116,7 +128,7 @@ def test_a_network_of_cells_layers_and_deep_heads_by_its_shapes():
     shapes = jax.tree.map(jnp.shape, params["torso"])
     assert shapes["Cell_0"]["kernel"] == (5, 5)  # planes of the codes
     assert shapes["Dense_0"]["kernel"] == (3 * 3 * 4 + 2, 8)
-    assert {k: shapes[k]["gate"] for k in ("core_0", "core_1")} == {"core_0": (8, 8), "core_1": (8, 8)}
+    assert shapes["core"]["gate"] == (2, 8, 8)
     after, out, value = net.apply({"params": params}, carry, obs, START)
     assert (after.shape, out.shape, value.shape) == ((B, 12), (T, B, 3), (T, B))
 
