@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from marl.plots import COLOURS, pyplot, swept_line
 
@@ -43,12 +44,7 @@ def generation_curves(
             known = published[name]
             style = {"linestyle": "--", "linewidth": 1, "marker": "o", "markersize": 3, "alpha": 0.8}
             axis.plot(known["x"], known["y"], color=colour, **style)
-    x = [next(iter(point.values())) for point in summaries[next(iter(labels))]["sweep"]]
-    step = x[1] - x[0] if len(x) > 1 else 1.0
-    edge = x[0] - step / 2
-    while edge <= x[-1] + step:
-        axis.axvline(edge, color="0.85", linewidth=0.8, zorder=0)
-        edge += per_generation
+    _boundaries(axis, summaries[next(iter(labels))], per_generation)
     for text, value in lines.items() if show_published else ():
         axis.axhline(value, color="0.4", linestyle=":", linewidth=1)
         place = {"xy": (0.99, value), "xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
@@ -68,3 +64,13 @@ def generation_curves(
     figure.tight_layout(rect=(0, 0.01, 1, 0.92))
     figure.savefig(path, dpi=120)
     plt.close(figure)
+
+
+def _boundaries(axis: Any, summary: dict, per_generation: float) -> None:
+    """Vertical lines half a point before the first point of each generation, and after the last one."""
+    x = [next(iter(point.values())) for point in summary["sweep"]]
+    step = x[1] - x[0] if len(x) > 1 else 1.0
+    edge = x[0] - step / 2
+    while edge <= x[-1] + step:
+        axis.axvline(edge, color="0.85", linewidth=0.8, zorder=0)
+        edge += per_generation

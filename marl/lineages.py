@@ -101,8 +101,8 @@ def _lineages(
     rule = algo if seen == "none" else Predecessors(algo=algo, flag=flag)
     num_updates = num_points * point_updates
 
-    def born(env: Any, keys: Array, before: Any, number: Array) -> tuple[Any, Any]:
-        """Runners [N, ...] of a generation, and what they see; `before`: current learners and returns [N]."""
+    def born(env: Any, keys: Array, before: Any, number: Array) -> Any:
+        """Runners [N, ...] of a generation; `before`: current learners and returns [N]."""
         runners = jax.vmap(lambda key: start(rule, env, key, num_envs))(keys)
         learners, return_ = before
         fresh = runners.learner if seen == "none" else runners.learner.current
@@ -110,16 +110,13 @@ def _lineages(
         current = jax.tree.map(lambda new, old: jnp.where(number < num_fresh, new, old), fresh, keep)
         if seen == "none":
             return runners.replace(learner=current)
-        order = jnp.arange(num_members) if seen == "all" else jnp.full(env.demonstrators, return_.argmax())
-        past = jax.tree.map(lambda x: x[order], algo.for_acting(learners))
-        many = jax.tree.map(lambda x: jnp.broadcast_to(x, (num_members, *x.shape)), past)
-        return runners.replace(learner=runners.learner.replace(current=current, past=many))
+        past = _shown(algo.for_acting(learners), return_, env.demonstrators, seen)
+        return runners.replace(learner=runners.learner.replace(current=current, past=past))
 
     def generation(env: Any, before: Any, now: tuple[Array, Array]) -> tuple[Any, dict[str, Array]]:
         number, key = now
-        birth_key, key = jax.random.split(key)
-        runners = born(env, jax.random.split(birth_key, num_members), before, number)
-        keys = jax.random.split(key, num_members)
+        birth_keys, keys = jax.random.split(key, (2, num_members))
+        runners = born(env, birth_keys, before, number)
 
         def update(runners: Any, i: Array) -> tuple[Any, dict[str, Array]]:
             prob = 0.0 if seen == "none" else 1 - i / max(num_updates - 1, 1)
@@ -132,10 +129,7 @@ def _lineages(
         runners, found = jax.lax.scan(update, runners, jnp.arange(num_updates))
         last = found["return"][-1]
         learners = runners.learner if seen == "none" else runners.learner.current
-        points = {k: v.reshape(num_points, point_updates, -1) for k, v in found.items()}
-        told = {k: jnp.nanmean(v, (1, 2)) for k, v in points.items()}
-        told["best_return"] = jnp.nanmean(points["return"], 1).max(-1)
-        return (learners, last), told
+        return (learners, last), _points(found, num_points)
 
     def lineage(key: Array) -> dict[str, Array]:
         instance_key, first_key, key = jax.random.split(key, 3)
@@ -148,6 +142,20 @@ def _lineages(
         return jax.lax.scan(functools.partial(generation, own), before, now)[1]
 
     return jax.vmap(lineage)(keys)
+
+
+def _points(found: dict[str, Array], num_points: int) -> dict[str, Array]:
+    """Metrics [B] of `found` [U, N]: means over members and the updates of a point; the best member's."""
+    points = {k: v.reshape(num_points, -1, v.shape[-1]) for k, v in found.items()}
+    told = {k: jnp.nanmean(v, (1, 2)) for k, v in points.items()}
+    return told | {"best_return": jnp.nanmean(points["return"], 1).max(-1)}
+
+
+def _shown(learners: Any, return_: Array, demonstrators: int, seen: str) -> Any:
+    """Those that each member sees, leaves [N, M, ...], of learners [N, ...] with these returns [N]."""
+    num = return_.shape[0]
+    order = jnp.arange(num) if seen == "all" else jnp.full(demonstrators, return_.argmax())
+    return jax.tree.map(lambda x: jnp.broadcast_to(x[order], (num, len(order), *x.shape[1:])), learners)
 
 
 def _kept(old: Any, fresh: Any, renewed: tuple[str, ...]) -> Any:

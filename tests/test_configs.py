@@ -139,7 +139,7 @@ def test_all_errors_are_named_in_one_message():
         ("seats=typed", "seats=typed: this game has no types of seats"),
         ("seats=[0,2]", "learners must be 0..P-1"),
         ("seats=[0,tit_for_tut]", "no player tit_for_tut, did you mean tit_for_tat?"),
-        ("network.activation=swish", "network.activation=swish: must be tanh, relu, elu or silu"),
+        ("network.activation=swish", "network.activation=swish: must be tanh, relu, elu, silu or leaky_relu"),
         ("network=cnn", "network: this game has no grid to convolve; use network=mlp"),
         ("algo.critic_learning_rate=0.0", "algo.critic_learning_rate=0.0: must be greater than 0"),
         ("+sweep.algo.entcoef=[1]", "sweep.algo.entcoef: no such key"),

@@ -1,14 +1,19 @@
 """In-context accumulation with a player whose memory is perfect, so that what is passed on is exact."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from marl.accumulation import generations
+from marl.accumulation import generations, in_context
 from marl.algorithm import Algorithm
 from marl.build import build_env
 from marl.config import compose
+from marl.generation_plots import generation_curves
+from marl.statistics import of_points
+from marl.validation import ConfigError
 
 LENGTH, DIGITS = 6, 3
 
@@ -68,3 +73,22 @@ def test_knowledge_grows_over_generations_up_to_all_of_it(score):
 
 def test_the_first_generation_sees_who_acts_at_random(score):
     assert score[:, 0, 0].mean() == pytest.approx(sum(3.0**-i for i in range(1, 7)), abs=0.25)
+
+
+def test_unknown_runs_are_refused():
+    lives = {"absent": {"generations": 2, "trials": 4, "members": 3}}
+    numbers = {"num_instances": 1, "instance": None, "seed": 0, "greedy": False}
+    with pytest.raises(ConfigError, match="no run absent; there are known"):
+        in_context(folders={"known": Path("runs")}, name="trials", lives=lives, **numbers)
+
+
+def test_curves_of_generations_are_drawn(tmp_path):
+    sweep = [{"trial": float(i)} for i in range(8)]
+    found = {"metrics": {"score": of_points(np.arange(16.0).reshape(8, 2))}, "sweep": sweep}
+    numbers = {"per_generation": 4.0, "limits": None, "lines": {"best": 9.0}}
+    words = {"title": "title", "metric": "score", "x_label": "trial", "y_label": "score"}
+    published = {"known": {"x": [0, 7], "y": [1.0, 12.0]}}
+    path = tmp_path / "curves.png"
+    shown = {"labels": {"known": "ours"}, "published": published, "show_published": True}
+    generation_curves(summaries={"known": found, "other": found}, path=path, **words, **numbers, **shown)
+    assert path.stat().st_size > 10_000
