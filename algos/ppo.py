@@ -17,6 +17,7 @@ import optax
 from flax import struct
 from jax import Array
 
+from algos.ppo_loss import ppo_loss
 from marl.algorithm import Algorithm, Batch
 from marl.distributions import Distribution, distribution, num_params
 from marl.environment import Environment, TimeStep
@@ -272,34 +273,3 @@ def _of_critic(params: Any) -> Any:
     """The tree of an ActorCritic's parameters with True where only the value depends on them."""
     mark = lambda path, _: path[1].key.startswith("critic")  # ("params", NAME, ...)
     return jax.tree.map_with_path(mark, params)
-
-
-def ppo_loss(
-    pi: Distribution,
-    value: Array,
-    batch: dict[str, Array],
-    *,
-    clip_eps: float | Array,
-    vf_coef: float | Array,
-    ent_coef: float | Array,
-) -> tuple[Array, dict[str, Array]]:
-    """Clipped surrogate plus value and entropy terms (Schulman et al. 2017, eq. 9).
-
-    Args:
-        pi: current action distribution over [...], illegal actions masked.
-        value: [...] current value.
-        batch: `action`, `log_prob`, `credit` and `target`, each [...].
-        clip_eps: bound of the ratio; vf_coef, ent_coef: weights of the terms.
-
-    Returns:
-        loss [], and scalar metrics.
-    """
-    log_prob = pi.log_prob(batch["action"])
-    ratio = jnp.exp(log_prob - batch["log_prob"])
-    clipped = jnp.clip(ratio, 1 - clip_eps, 1 + clip_eps)
-    pi_loss = -jnp.minimum(ratio * batch["credit"], clipped * batch["credit"]).mean()
-    vf_loss = 0.5 * jnp.square(value - batch["target"]).mean()
-    entropy = pi.entropy().mean()
-    loss = pi_loss + vf_coef * vf_loss - ent_coef * entropy
-    kl = (batch["log_prob"] - log_prob).mean()
-    return loss, {"policy": pi_loss, "value_error": vf_loss, "entropy": entropy, "kl": kl}

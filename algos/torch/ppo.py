@@ -210,7 +210,7 @@ def ppo_loss(
     vf_coef: float,
     ent_coef: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Clipped surrogate plus value and entropy terms, the twin of `algos.ppo.ppo_loss`.
+    """Clipped surrogate plus value and entropy terms, the twin of `algos.ppo_loss.ppo_loss`.
 
     Args:
         pi: current action distribution over [P, ...], illegal actions masked.

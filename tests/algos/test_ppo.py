@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import struct
 
-from algos.ppo import ppo_loss
+from algos.ppo_loss import ppo_loss
 from envs.matrix_game import MatrixGame
 from marl.distributions import Categorical
 from tests.probes import GAMMA, Aim, Locks, Tempting, jit_rollout, jit_start, jit_train, learn, ppo, probe

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from algos.ppo import ppo_loss as jax_loss
+from algos.ppo_loss import ppo_loss as jax_loss
 from marl.config import compose
 from marl.distributions import distribution
 from marl.learner import rollout as jax_rollout
