@@ -9,9 +9,10 @@ A seat gives another the share w = (Q(a) - what Q would be if the other acted as
 clipped to 0 from below; M = (A-1) (max - min of Q over the other's actions). The group's sum stays as it is.
 
 Deviations: the three networks of a relation learn from the batch that the policy learns from, not from a
-buffer; all hyper-parameters are ours (the paper's table was not readable). Axes: P learners, K seats a
-learner, T steps, E games, A seats, N actions, B = T*E*K; others by their offset d = 1 .. A-1, see
-`marl.relation_networks`.
+buffer; the policy for one's own reward weighs what the other policy did by how likely it is to do it itself,
+at most 1 (unweighted, it moves away from what is played without end); all hyper-parameters are ours (the
+paper's table was not readable). Axes: P learners, K seats a learner, T steps, E games, A seats, N actions,
+B = T*E*K; others by their offset d = 1 .. A-1, see `marl.relation_networks`.
 """
 
 from __future__ import annotations
@@ -203,13 +204,15 @@ class LASE(PPO, kw_only=True):
 
         seen = {"reward": batch.reward, "over": batch.terminated[..., None], "cut": batch.done[..., None]}
         seen = {name: in_time(x) for name, x in seen.items()}
+        played = in_time(batch.extras["log_prob"])
 
-        def one(params: Any, opt_state: Any, own: dict, seen: dict, key: Array) -> tuple:
+        def one(params: Any, opt_state: Any, own: dict, seen: dict, log_prob: Array, key: Array) -> tuple:
             value = self._relation(env).apply(params["relation"], own["planes"], own["joint"], method="value")
             value = value.reshape(steps, -1)
             error, counts = td_errors(value, **seen, gamma=self.relation_gamma)
             data = {k: own[k] for k in ("planes", "joint")}
-            data |= {"error": error.ravel(), "target": (value + error).ravel(), "counts": counts.ravel()}
+            data |= {"error": error, "target": value + error, "counts": counts, "log_prob": log_prob}
+            data = {k: v if k in own else v.ravel() for k, v in data.items()}
             size = len(own["joint"]) // self.relation_minibatches
             order = jax.random.permutation(key, size * self.relation_minibatches)
 
@@ -224,7 +227,7 @@ class LASE(PPO, kw_only=True):
 
         keys = jax.random.split(key, num_learners(self.seats))
         params = {"relation": learner.relation, "perspective": learner.perspective}
-        params, opt_state, found = jax.vmap(one)(params, learner.opt_state, pool, seen, keys)
+        params, opt_state, found = jax.vmap(one)(params, learner.opt_state, pool, seen, played, keys)
         return params | {"opt_state": opt_state}, {name: x.mean() for name, x in found.items()}
 
     def _loss(self, env: Environment, params: Any, part: dict) -> tuple[Array, dict]:
@@ -234,9 +237,10 @@ class LASE(PPO, kw_only=True):
         log_pi = jax.nn.log_softmax(logits)
         chosen = jnp.take_along_axis(log_pi, joint[:, :1], axis=1)[:, 0]
         mean = lambda x: (x * counts).sum() / jnp.maximum(counts.sum(), 1)
+        ratio = jax.lax.stop_gradient(jnp.minimum(jnp.exp(chosen - part["log_prob"]), 1.0))
         entropy = -(jnp.exp(log_pi) * log_pi).sum(-1).mean()
         found = {
-            "relation_policy": -mean(part["error"] * chosen) - self.relation_ent_coef * entropy,
+            "relation_policy": -mean(ratio * part["error"] * chosen) - self.relation_ent_coef * entropy,
             "relation_value": mean(0.5 * jnp.square(part["target"] - value)),
         }
         if self.perspective == "guessed":
