@@ -9,6 +9,7 @@ from marl.experiment import run_experiment
 NOT_MET = {
     "baselines/allelopathic_harvest",
     "baselines/stag_hunt_grid",
+    "cook2024/fig4_right",
     "duque2025/coin_game",
     "piche2025/trust_and_split",
     "scale/schelling",
