@@ -39,7 +39,9 @@ def test_speed_is_told_for_every_size(tmp_path):
     )
     assert np.isclose(np.median(metrics["cost"][1]), 1)
     reference = {"label": "plain", "residents": 20}
-    speeds(summaries={"one": found}, path=tmp_path / "a.png", title="", labels={"one": "x"}, reference=reference)
+    speeds(
+        summaries={"one": found}, path=tmp_path / "a.png", title="", labels={"one": "x"}, reference=reference
+    )
     assert (tmp_path / "a.png").stat().st_size > 1000
     with pytest.raises(ConfigError, match="must be one of"):
         speed(setup=SETUP, density=0.8, num_steps=2, repeats=2, **(sizes | {"base_size": 7}))
