@@ -22,7 +22,8 @@ from marl.segregation import neighbours
 from marl.shuffle import shuffle
 
 SLACK = 1e-4  # neighbours; a share that equals the threshold reaches it in spite of rounding
-FAR = jnp.iinfo(jnp.int32).max
+FAR = np.int32(2**31 - 1)
+FAR_WORD = np.uint32(2**32 - 1)
 
 
 def board(site: Array, num_residents: tuple[int, int], shape: tuple[int, int]) -> Array:
@@ -173,7 +174,7 @@ def in_turn(key: Array, site: Array, wants: Array, rule: Any, *, anew: bool) -> 
 
 def _lowest(order: Array, place: Array, num: int) -> Array:
     """[num] uint32, the lowest word of `order` [A] among those at each `place` [A]; `num` is no place."""
-    return jnp.full(num, jnp.iinfo(jnp.uint32).max).at[place].min(order, mode="drop")
+    return jnp.full(num, FAR_WORD).at[place].min(order, mode="drop")
 
 
 def _near(cell: Array, shape: tuple[int, int], radius: int, torus: bool) -> Array:

@@ -37,6 +37,7 @@ def against_threshold(
     plt = pyplot()
     figure = plt.figure(figsize=(4.3 * len(panels), 6.8))
     above, below = figure.add_gridspec(2, 1, height_ratios=(3.6, 2.2), hspace=0.32, top=0.87, bottom=0.04)
+    lines: Any = [], []
     for i, (place, panel) in enumerate(
         zip(above.subgridspec(1, len(panels), wspace=0.28), panels, strict=True)
     ):
