@@ -356,8 +356,9 @@ def test_step_sizes_fall_to_their_share():
     for share in (None, 1.0, 0.0):
         fields = {} if share is None else {"final_learning_share": share, "annealed_updates": 2.0}
         algo = ppo(num_epochs=1, num_minibatches=1, **fields)
-        first = jit_start(algo, env, key, 32)
-        runners = [first] + [jit_train(algo, env, first, key, jnp.arange(i))[0] for i in (1, 2, 3)]
+        runners = [jit_start(algo, env, key, 32)]
+        for i in range(3):
+            runners.append(jit_train(algo, env, runners[-1], key, jnp.arange(i, i + 1))[0])
         at = [jax.tree.leaves(runner.learner.params) for runner in runners]
         apart = lambda one, other: sum(float(jnp.abs(a - b).sum()) for a, b in zip(one, other, strict=True))
         moved.append([apart(*pair) for pair in itertools.pairwise(at)])
