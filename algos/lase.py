@@ -35,7 +35,7 @@ from marl.gifts import given, shares, td_errors
 from marl.population import num_learners, to_learners, to_seats
 from marl.relation_networks import Perspective, Planes, Relation, as_planes
 
-PERSPECTIVES = ("guessed", "uniform", "true")
+PERSPECTIVES = ("guessed", "uniform", "actual")
 
 
 class Learner(struct.PyTreeNode):
@@ -182,11 +182,11 @@ class LASE(PPO, kw_only=True):
         return logits.reshape(*jax.tree.leaves(seen)[0].shape[:2], -1)
 
     def _pool(self, env: Environment, batch: Batch) -> dict[str, Any]:
-        """Steps as their learners see them, leaves [P, B, ...]; with "true" also others' planes."""
+        """Steps as their learners see them, leaves [P, B, ...]; with "actual" also others' planes."""
         num = env.num_agents
         order = np.concatenate([np.arange(num)[:, None], _others(num)], axis=1)
         own = {"obs": batch.obs, "joint": batch.action[..., order]}
-        if self.perspective == "true":
+        if self.perspective == "actual":
             own["others"] = jax.tree.map(lambda x: x[:, :, _others(num)], batch.obs)
         own = jax.tree.map(lambda x: to_learners(x, self.seats, 1), own)
         own = jax.tree.map(lambda x: x.reshape(len(x), -1, *x.shape[3:]), own)

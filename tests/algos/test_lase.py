@@ -66,7 +66,7 @@ def test_who_helps_is_given_a_share_and_learns_to_help():
     assert weights[..., 0, 2].mean() < 0.05  # the third does nothing
 
 
-@pytest.mark.parametrize("perspective", ["guessed", "uniform", "true"])
+@pytest.mark.parametrize("perspective", ["guessed", "uniform", "actual"])
 def test_shares_are_bounded_whatever_others_are_taken_to_see(perspective):
     env, key = Helping(horizon=16), jax.random.key(0)
     algo = lase(perspective=perspective, num_steps=4)
@@ -93,7 +93,7 @@ def test_alternatives_are_values_of_the_joint_action_with_one_action_replaced():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("algo.perspective=blind", r"^algo\.perspective=blind: must be one of guessed, uniform, true$"),
+        ("algo.perspective=blind", r"^algo\.perspective=blind: must be one of guessed, uniform, actual$"),
         ("algo.relation.core=4", r"^algo\.relation\.core=4: must be 0, without memory$"),
     ],
 )
