@@ -12,15 +12,17 @@ NOT_MET = {
     "cook2024/fig4_right",
     "duque2025/coin_game",
     "piche2025/trust_and_split",
-    "scale/schelling",
     "sert2020/actions",
     "sert2020/segregation",
 }
+TIMES = {
+    "scale/schelling"
+}  # claims on times depend on what else the machine does: scripts/figure.py checks them
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("name", groups()["experiment"])
+@pytest.mark.parametrize("name", [name for name in groups()["experiment"] if name not in TIMES])
 def test_the_claims_of_the_smoke_scale_are_met(name, tmp_path, request):
     if name in NOT_MET:
         request.applymarker(pytest.mark.xfail(strict=True, reason="one or more claims are not met yet"))
