@@ -43,7 +43,7 @@ class Helping(Environment):
 
 
 def lase(**fields):
-    own = ["network@algo.relation=mlp", "algo.relation.hidden=[]", "algo.relation_width=16"]
+    own = ["algo.relation.hidden=[]", "algo.relation_width=16"]
     own += ["algo.perspective_widths=[16]", "network.hidden=[16]", "env=prisoners_dilemma_lase"]
     setup = load("algo=lase", *own, *(f"algo.{name}={value}" for name, value in fields.items()))
     return setup.algo.replace(seats=(0, 1, 2), num_steps=16, num_minibatches=1)
@@ -99,4 +99,4 @@ def test_alternatives_are_values_of_the_joint_action_with_one_action_replaced():
 )
 def test_what_does_not_fit_is_refused(override, message):
     with pytest.raises(ConfigError, match=message):
-        load("algo=lase", "network@algo.relation=mlp", "env=prisoners_dilemma_lase", override)
+        load("algo=lase", "env=prisoners_dilemma_lase", override)
