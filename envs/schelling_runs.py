@@ -19,7 +19,7 @@ from envs.schelling_plain import PlainSchelling
 from marl import segregation
 from marl.build import Setup
 from marl.environment import bare_game
-from marl.statistics import of_points
+from marl.statistics import swept_summary
 from marl.validation import ConfigError
 
 
@@ -60,13 +60,8 @@ def thresholds(
     metrics = {name: np.asarray(x, np.float64) for name, x in found.items()}  # [V, S]
     mean, deviation = np.array([reference[value] for value in values]).T[..., None]
     metrics["gap"] = (metrics["same_fraction"] - mean) / deviation
-    return {
-        "metrics": {name: of_points(x) for name, x in metrics.items()},
-        "sweep": [{"threshold": float(value)} for value in values],
-        "boards": np.asarray(grids[:, 0]).tolist(),
-        "lost": [],
-        "wall_s": time.perf_counter() - began,
-    }
+    boards = np.asarray(grids[:, 0]).tolist()
+    return swept_summary(metrics, "threshold", values, began, boards=boards)
 
 
 def _outcome(game: SchellingClassic, key: Array, block: int, num_shuffles: int) -> tuple[dict, Array]:
@@ -136,13 +131,8 @@ def speed(
         "plain_ratio": plain / cost,
         "plain_ns_per_agent_step": np.full_like(cost, plain),
     }
-    return {
-        "metrics": {name: of_points(x) for name, x in metrics.items()},
-        "sweep": [{"residents": float(size)} for size in sizes],
-        "device": jax.devices()[0].device_kind,
-        "lost": [],
-        "wall_s": time.perf_counter() - began,
-    }
+    device = jax.devices()[0].device_kind
+    return swept_summary(metrics, "residents", sizes, began, device=device)
 
 
 def _sized(game: SchellingClassic, size: int, density: float) -> SchellingClassic:

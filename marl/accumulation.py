@@ -27,7 +27,7 @@ from jax import Array
 from marl.build import learning_member, load_run
 from marl.environment import TimeStep
 from marl.secrets import read_run_config
-from marl.statistics import of_points
+from marl.statistics import swept_summary
 from marl.validation import ConfigError
 
 NEEDS = ("demonstrators", "max_trial_steps", "novices", "show", "alone", "trial")
@@ -80,12 +80,7 @@ def in_context(
         own = None if instance is None else jnp.asarray(instance)
         score = _seeds(env, algo, learners, keys, own, num_instances=num_instances, greedy=greedy, **sizes)
         values = np.asarray(score, np.float64).reshape(len(keys), -1).T  # [G K, S]
-        found[f"{run} {name}"] = {
-            "metrics": {"score": of_points(values)},
-            "sweep": [{"trial": float(i)} for i in range(len(values))],
-            "lost": [],
-            "wall_s": time.perf_counter() - began,
-        }
+        found[f"{run} {name}"] = swept_summary({"score": values}, "trial", range(len(values)), began)
     return found
 
 

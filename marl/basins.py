@@ -24,7 +24,7 @@ from jax import Array
 
 from marl.build import Setup
 from marl.environment import bare_game
-from marl.statistics import of_points
+from marl.statistics import swept_summary
 from marl.validation import ConfigError
 
 GIFTERS = {"neither": (False, False), "one": (True, False), "both": (True, True)}
@@ -136,9 +136,4 @@ def measure(
 
     shares = np.asarray(jax.jit(lambda x: jax.lax.map(one, x))(jnp.asarray(values, jnp.float32)))
     names = ("cooperation", "defection", "nowhere")
-    return {
-        "metrics": {name: of_points(shares[:, [i]]) for i, name in enumerate(names)},
-        "sweep": [{field: float(value)} for value in values],
-        "lost": [],
-        "wall_s": time.perf_counter() - began,
-    }
+    return swept_summary({name: shares[:, [i]] for i, name in enumerate(names)}, field, values, began)

@@ -21,7 +21,7 @@ from marl import segregation
 from marl.build import Setup
 from marl.environment import Environment
 from marl.learner import start, train
-from marl.statistics import of_points
+from marl.statistics import swept_summary
 from marl.validation import ConfigError
 
 SIZES = ("num_censuses", "every", "blocks")
@@ -70,14 +70,9 @@ def settle(
     groups = float(env.max_age) * np.array([young, old])
     metrics |= _by_age(found, *groups)
     shown = {k: x[:, -1] for k, x in found.items()}
-    return {
-        "metrics": {name: of_points(x) for name, x in metrics.items()},
-        "sweep": [{"step": float((i + 1) * every * per_block)} for i in range(num_blocks)],
-        "lost": [],
-        "wall_s": time.perf_counter() - began,
-        "maps": _maps(found),
-        **_tables(shown, float(env.max_age), num_shares, int(env.action_space.n)),
-    }
+    steps = every * per_block * np.arange(1, num_blocks + 1)
+    more = _tables(shown, float(env.max_age), num_shares, int(env.action_space.n))
+    return swept_summary(metrics, "step", steps, began, maps=_maps(found), **more)
 
 
 @functools.partial(jax.jit, static_argnames=SIZES)

@@ -21,7 +21,7 @@ from marl.build import Setup
 from marl.environment import Environment
 from marl.evaluate import play
 from marl.metrics import equality
-from marl.statistics import of_points
+from marl.statistics import swept_summary
 from marl.validation import ConfigError
 
 SELECTIONS = ("best", "random")
@@ -65,12 +65,7 @@ def evolve(
     found = _histories(env, algo, keys, num_generations=num_generations, **rules, **told)
     found = {name: np.asarray(x, np.float64).T for name, x in found.items()}  # [G, S]
     found["growth"] = found["log10_fitness"] - found["log10_fitness"][:1]
-    return {
-        "metrics": {name: of_points(x) for name, x in found.items()},
-        "sweep": [{"generation": float(i + 1)} for i in range(num_generations)],
-        "lost": [],
-        "wall_s": time.perf_counter() - began,
-    }
+    return swept_summary(found, "generation", range(1, num_generations + 1), began)
 
 
 @functools.partial(jax.jit, static_argnames=SIZES)

@@ -23,7 +23,7 @@ from marl.build import Setup
 from marl.learner import start, train
 from marl.metrics import report
 from marl.predecessors import Predecessors
-from marl.statistics import of_points
+from marl.statistics import swept_summary
 from marl.validation import ConfigError
 
 SEEN = ("all", "best", "none")
@@ -73,12 +73,7 @@ def in_weights(
     found = _lineages(setup.env, setup.algo, keys, jnp.int32(num_fresh), jnp.float32(flag), **sizes, **told)
     found = {k: np.asarray(v, np.float64).reshape(cfg.num_seeds, -1).T for k, v in found.items()}  # [G B, S]
     steps = cfg.num_envs * setup.algo.num_steps * point_updates
-    return {
-        "metrics": {name: of_points(x) for name, x in found.items()},
-        "sweep": [{"step": float(steps * (i + 1))} for i in range(num_generations * num_points)],
-        "lost": [],
-        "wall_s": time.perf_counter() - began,
-    }
+    return swept_summary(found, "step", steps * np.arange(1, num_generations * num_points + 1), began)
 
 
 @functools.partial(jax.jit, static_argnames=STATIC)

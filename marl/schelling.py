@@ -22,7 +22,7 @@ from marl.algorithm import Algorithm
 from marl.build import Setup, config_errors, player
 from marl.environment import Environment
 from marl.evaluate import play
-from marl.statistics import of_points
+from marl.statistics import swept_summary
 
 
 class Split(Algorithm):
@@ -108,12 +108,7 @@ def diagram(
     found = jax.jit(jax.vmap(over_seeds, in_axes=(0, None)))(num_cooperators, keys)
     cooperators, defectors = (np.asarray(x, np.float64) for x in found)  # [A + 1, S]
     values = _metrics(cooperators[1:], defectors[:-1])
-    return {
-        "metrics": {name: of_points(x) for name, x in values.items()},
-        "sweep": [{"others": float(others)} for others in range(env.num_agents)],
-        "lost": [],
-        "wall_s": time.perf_counter() - began,
-    }
+    return swept_summary(values, "others", range(env.num_agents), began)
 
 
 def _metrics(cooperator: np.ndarray, defector: np.ndarray) -> dict[str, np.ndarray]:

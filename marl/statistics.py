@@ -6,7 +6,8 @@ interquartile mean, stratified percentile bootstrap, probability of improvement.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -120,3 +121,22 @@ def of_points(values: ArrayLike) -> dict[str, Any]:
     """[V, S] values as in the summary of a swept run: `per_seed`, and each statistic as a list over V."""
     found = [summarize(x) for x in np.asarray(values)]
     return {"per_seed": np.asarray(values).tolist()} | {k: [one[k] for one in found] for k in found[0]}
+
+
+def swept_summary(
+    metrics: dict[str, Any], key: str, values: Iterable[float], began: float, **more: Any
+) -> dict[str, Any]:
+    """What measured something at several values, as the summary of a swept run.
+
+    Args:
+        metrics: {name: [V, S] values, one a seed}.
+        key: of the swept value; values: [V] of it.
+        began: `time.perf_counter()` before the work.
+        more: further entries.
+    """
+    return {
+        "metrics": {name: of_points(x) for name, x in metrics.items()},
+        "sweep": [{key: float(value)} for value in values],
+        "lost": [],
+        "wall_s": time.perf_counter() - began,
+    } | more

@@ -2,44 +2,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import struct
 from gymnasium import spaces
 
 from marl.build import load
-from marl.environment import Environment, TimeStep
 from marl.learner import rollout, start, train
 from marl.validation import ConfigError
+from tests.probes import Lane
 
 
-class Helping(Environment):
+class Helping(Lane):
     """Seat 0 earns 1 whenever seat 1 plays 1; nothing else pays."""
 
-    horizon: int = struct.field(pytree_node=False)
-
-    num_agents = 3
     action_space = spaces.Discrete(2)
-    all_legal = True
 
-    @property
-    def fixed_horizon(self):
-        return self.horizon
-
-    def reset(self, key):
-        return jnp.int32(0), self._look(jnp.int32(0), jnp.zeros(3))
-
-    def step(self, key, state, action):
-        helped = (action[1] == 1).astype(jnp.float32)
-        return state + 1, self._look(state + 1, jnp.array([1.0, 0.0, 0.0]) * helped)
-
-    def _look(self, time, reward):
-        return TimeStep(
-            obs={"vector": jnp.eye(3)},
-            reward=reward,
-            terminated=jnp.bool_(False),
-            truncated=time >= self.horizon,
-            action_mask=jnp.ones((3, 2), bool),
-            events={},
-        )
+    def earn(self, state, action):
+        return jnp.array([1, 0, 0]) * (action[1] == 1)
 
 
 def lase(**fields):
@@ -50,7 +27,7 @@ def lase(**fields):
 
 
 def test_who_helps_is_given_a_share_and_learns_to_help():
-    env, key = Helping(horizon=16), jax.random.key(0)
+    env, key = Helping(num_seats=3), jax.random.key(0)
     algo = lase(learning_rate=3e-3, relation_value_learning_rate=3e-3, flat=0.1)
     runner = start(algo, env, key, 16)
     runner, (_, metrics) = jax.jit(train)(algo, env, runner, key, jnp.arange(80))
@@ -68,7 +45,7 @@ def test_who_helps_is_given_a_share_and_learns_to_help():
 
 @pytest.mark.parametrize("perspective", ["guessed", "uniform", "actual"])
 def test_shares_are_bounded_whatever_others_are_taken_to_see(perspective):
-    env, key = Helping(horizon=16), jax.random.key(0)
+    env, key = Helping(num_seats=3), jax.random.key(0)
     algo = lase(perspective=perspective, num_steps=4)
     runner = start(algo, env, key, 2)
     _, batch, _ = rollout(algo, env, runner, key, 0, 4)
@@ -79,9 +56,9 @@ def test_shares_are_bounded_whatever_others_are_taken_to_see(perspective):
 
 
 def test_alternatives_are_values_of_the_joint_action_with_one_action_replaced():
-    env = Helping(horizon=16)
+    env = Helping(num_seats=3)
     net = lase()._relation(env)
-    planes, joint = {"vector": jax.random.normal(jax.random.key(0), (5, 3))}, jnp.array([[0, 1, 1]] * 5)
+    planes, joint = {"vector": jax.random.normal(jax.random.key(0), (5, 1))}, jnp.array([[0, 1, 1]] * 5)
     params = net.init(jax.random.key(1), planes, joint)
     found = net.apply(params, planes, joint, method="alternatives")
     for other in (1, 2):

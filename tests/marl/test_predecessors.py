@@ -80,6 +80,16 @@ def test_generations_are_told_as_a_swept_run():
     np.testing.assert_allclose(2 * score - 4, values, atol=1e-5)  # as many right as wrong ones less
 
 
+NUMBERS = {
+    "num_generations": 2,
+    "num_members": 2,
+    "num_fresh": 1,
+    "renewed": [],
+    "flag": 0.0,
+    "num_points": 1,
+}
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -89,27 +99,11 @@ def test_generations_are_told_as_a_swept_run():
     ],
 )
 def test_wrong_numbers_are_refused(override, message):
-    numbers = {
-        "num_generations": 2,
-        "num_members": 2,
-        "num_fresh": 1,
-        "renewed": [],
-        "flag": 0.0,
-        "num_points": 1,
-    }
     with pytest.raises(ConfigError, match=message):
-        in_weights(setup=load(*SMALL, *LEARNS), **{**numbers, "seen": "all", **override})
+        in_weights(setup=load(*SMALL, *LEARNS), **{**NUMBERS, "seen": "all", **override})
 
 
 def test_games_without_slots_are_refused():
     setup = load("env=prisoners_dilemma")
-    numbers = {
-        "num_generations": 2,
-        "num_members": 2,
-        "num_fresh": 1,
-        "renewed": [],
-        "flag": 0.0,
-        "num_points": 1,
-    }
     with pytest.raises(ConfigError, match="MatrixGame has no demonstrators"):
-        in_weights(setup=setup, seen="all", **numbers)
+        in_weights(setup=setup, seen="all", **NUMBERS)
