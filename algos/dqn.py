@@ -164,12 +164,12 @@ class DQN(Algorithm):
 
         `carry` [B, M, H] is the one before the first step; obs [T, B, ...]; start [T, B] bool.
         """
-        carry = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), carry)
-        apply = jax.vmap(self._net(env).apply, in_axes=(0, 0, None, None))
-        carries, q = apply(params, carry, obs, start)  # [M, T, B, ...]
-        carries = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 2), carries)
-        if q.shape[0] == 1:
-            return carries, q[0]
+        net, carry = self._net(env), jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), carry)
+        if self._num_networks(env) == 1:  # as a batch of one its products would take longer
+            carries, q = net.apply(*jax.tree.map(lambda x: x[0], (params, carry)), obs, start)
+            return jax.tree.map(lambda x: x[:, :, None], carries), q
+        carries, q = jax.vmap(net.apply, in_axes=(0, 0, None, None))(params, carry, obs, start)
+        carries = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 2), carries)  # of [M, T, B, ...]
         is_on = obs["stage"] == np.arange(q.shape[0])[:, None, None]
         return carries, jnp.where(is_on[..., None], q, 0.0).sum(0)
 
@@ -205,9 +205,28 @@ class DQN(Algorithm):
         if self.decisions_only:
             keep = to_learners(batch.action_mask.sum(-1) > 1, self.seats, 1).reshape(num, -1)
             steps = keep.sum(1, dtype=jnp.int32)
-        learn = lambda *x: self._learn(env, *x)
-        learner, metrics = jax.vmap(learn)(learner, steps, items, keep, jax.random.split(key, num))
+        replay = jax.vmap(add)(learner.replay, items, keep)
+        taken = lambda *x: take(x[0], draw(*x, (self.num_updates, self.batch_size)))
+        taken = jax.vmap(taken)(replay, jax.random.split(key, num))  # [P, G, batch_size, L, ...]
+        descend = lambda now: self._descend(env, *now)
+        over = jax.lax.map if self._in_turn else lambda f, now: jax.vmap(f)(now)
+        networks, metrics = over(descend, (learner.networks, learner.num_gradients, taken))
+        # no branch, of which both sides would be computed under vmap: the first steps are taken back
+        ready = replay.size >= jnp.minimum(self.learning_starts / items["reward"].shape[2], replay.capacity)
+        keep_old = jax.vmap(lambda ready, *x: jax.tree.map(lambda *y: jnp.where(ready, *y), *x))
+        metrics["epsilon"] = jax.vmap(self.epsilon)(learner.num_steps)
+        learner = Learner(
+            networks=keep_old(ready, networks, learner.networks),
+            replay=replay,
+            num_steps=jnp.minimum(learner.num_steps, MANY_STEPS) + steps,
+            num_gradients=learner.num_gradients + ready * self.num_updates,
+        )
         return learner, {k: v.mean() for k, v in metrics.items()} | {"value": batch.extras["value"].mean()}
+
+    @property
+    def _in_turn(self) -> bool:
+        """Whether learners descend one after another: on a CPU convolutions side by side take longer."""
+        return self.network.needs_grid and jax.default_backend() == "cpu"
 
     def _items(self, env: Environment, batch: Batch) -> dict:
         """What a rollout adds to each learner's replay: leaves [P, n, L, ...]; carry [P, n, M, H]."""
@@ -228,29 +247,14 @@ class DQN(Algorithm):
         data = jax.tree.map(lambda x: jnp.moveaxis(to_learners(x, self.seats, 1), 1, 2), data)
         return data | {"carry": to_learners(batch.carry, self.seats, 0)}
 
-    def _learn(
-        self, env: Environment, learner: Learner, steps: Any, items: dict, keep: Any, key: Array
-    ) -> tuple:
-        """One learner's update: `steps` brought `items`, leaves [n, ...]; those of `keep` [n] stay."""
-        replay = add(learner.replay, items, keep)
-        index = draw(replay, key, (self.num_updates, self.batch_size))
+    def _descend(self, env: Environment, networks: Networks, num_gradients: Array, taken: dict) -> tuple:
+        """One learner's gradient steps, on items [G, batch_size, L, ...]; metrics [G]."""
 
         def step(networks: Networks, now: tuple) -> tuple[Networks, dict]:
-            index, number = now
-            return self._gradient_step(env, networks, take(replay, index), number)
+            return self._gradient_step(env, networks, *now)
 
-        number = learner.num_gradients + 1 + jnp.arange(self.num_updates)
-        networks, metrics = jax.lax.scan(step, learner.networks, (index, number))
-        # under vmap a branch would be taken both ways: the first steps are taken back instead
-        length = items["reward"].shape[1]
-        ready = replay.size >= jnp.minimum(self.learning_starts / length, replay.capacity)
-        networks = jax.tree.map(lambda new, old: jnp.where(ready, new, old), networks, learner.networks)
-        metrics = {k: v.mean() for k, v in metrics.items()}
-        metrics["epsilon"] = self.epsilon(learner.num_steps).mean()
-        num_steps = jnp.minimum(learner.num_steps, MANY_STEPS) + steps
-        num_gradients = learner.num_gradients + ready * self.num_updates
-        learner = Learner(networks, replay, num_steps, num_gradients)
-        return learner, metrics
+        number = num_gradients + 1 + jnp.arange(self.num_updates)
+        return jax.lax.scan(step, networks, (taken, number))
 
     def _gradient_step(self, env: Environment, networks: Networks, items: dict, number: Array) -> tuple:
         """Step `number` of one learner, on items [B, L, ...]; each network has its own optimiser."""

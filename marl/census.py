@@ -21,10 +21,11 @@ from marl import segregation
 from marl.build import Setup
 from marl.environment import Environment
 from marl.learner import start, train
+from marl.sharding import num_devices, over_devices
 from marl.statistics import swept_summary
 from marl.validation import ConfigError
 
-SIZES = ("num_censuses", "every", "blocks")
+SIZES = ("num_censuses", "every", "blocks", "devices")
 
 
 def settle(
@@ -63,6 +64,7 @@ def settle(
         raise ConfigError([f"figure.measure.every={every}: {limit}"])
     keys = jax.vmap(jax.random.key)(jnp.arange(cfg.seed, cfg.seed + cfg.num_seeds))
     sizes = {"num_censuses": num_blocks * per_block, "every": per_update, "blocks": tuple(blocks)}
+    sizes["devices"] = num_devices(cfg)
     found, indices = jax.device_get(_histories(env, algo, keys, **sizes))
     block = lambda x: x.reshape(x.shape[0], num_blocks, per_block, *x.shape[2:])  # [S, I, .., ...]
     found, indices = jax.tree.map(block, (found, indices))
@@ -77,26 +79,30 @@ def settle(
 
 @functools.partial(jax.jit, static_argnames=SIZES)
 def _histories(
-    env: Environment, algo: Any, keys: Array, *, num_censuses: int, every: int, blocks: tuple[int, ...]
+    env: Environment, algo: Any, keys: Array, *, num_censuses: int, every: int, blocks: tuple[int, ...], devices: int
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """Facts [S, N, ...] and indices [S, N] of all censuses.
 
     Runs that differ in numbers only are compiled once.
     """
 
-    def census(key: Array, runner: Any, first: Array) -> tuple[Any, tuple[dict, dict]]:
+    def census(env: Environment, algo: Any, key: Array, runner: Any, first: Array) -> tuple[Any, tuple]:
         runner, (tally, _) = train(algo, env, runner, key, first + jnp.arange(every, dtype=jnp.int32))
         facts = env.census(jax.tree.map(lambda x: x[0], runner.state))
         return runner, (facts, _indices(facts, tally, blocks))
 
-    def history(key: Array) -> tuple[dict, dict]:
+    def history(env: Environment, algo: Any, key: Array) -> tuple[dict, dict]:
         start_key, key = jax.random.split(key)
         firsts = every * jnp.arange(num_censuses, dtype=jnp.int32)
         runner = start(algo, env, start_key, 1)
-        return jax.lax.scan(functools.partial(census, key), runner, firsts)[1]
+        return jax.lax.scan(functools.partial(census, env, algo, key), runner, firsts)[1]
 
-    # on a CPU seeds side by side gain nothing, and products with one axis more lose
-    return jax.lax.map(history, keys) if jax.default_backend() == "cpu" else jax.vmap(history)(keys)
+    def many(env: Environment, algo: Any, keys: Array) -> tuple[dict, dict]:
+        # on a CPU seeds side by side gain nothing, and products with one axis more lose
+        over = jax.lax.map if jax.default_backend() == "cpu" else lambda f, keys: jax.vmap(f)(keys)
+        return over(functools.partial(history, env, algo), keys)
+
+    return over_devices(many, devices, (None, None, 0))(env, algo, keys)
 
 
 def _indices(facts: dict[str, Array], tally: Any, blocks: tuple[int, ...]) -> dict[str, Array]:

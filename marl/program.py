@@ -1,7 +1,7 @@
 """All seeds, and all swept values, of one run as one compiled function.
 
 `seeds` are vmapped inside, swept leaves outside: results have axes [S] or, with a sweep,
-[V, S]. Only fields that are numbers (pytree leaves) can be swept; what fixes a shape is
+[V, S]. With num_devices each device has its share of the seeds. Only fields that are numbers (pytree leaves) can be swept; what fixes a shape is
 swept by separate runs (`-m`).
 """
 
@@ -22,6 +22,7 @@ from marl.guard import SkipNonFinite, all_finite, chunk_is_finite, skips_allowed
 from marl.learner import start, train
 from marl.metrics import report
 from marl.past_policies import PastPlay
+from marl.sharding import num_devices, over_devices
 from marl.validation import ConfigError, flatten, sweep_points
 
 
@@ -40,7 +41,7 @@ class Program:
         """Lay out the run of a `marl.build.Setup`; nothing is compiled yet.
 
         Raises:
-            ConfigError: if a swept key is not a number-only field.
+            ConfigError: if a swept key is not a number-only field, or there are too few devices.
         """
         cfg = setup.cfg
         sweep = flatten(OmegaConf.to_container(cfg.sweep))
@@ -61,6 +62,7 @@ class Program:
         self.num_updates = chunks * self.chunk_updates
         seeds = jnp.arange(cfg.seed, cfg.seed + cfg.num_seeds)
         self._keys = jax.vmap(lambda s: jax.random.split(jax.random.key(s)))(seeds)  # [S, 2]
+        self._num_devices = num_devices(cfg)
         self._skips = skips_allowed(cfg.get("nan_policy", "stop")) is not None
         self._compiled: Any = None
 
@@ -120,7 +122,7 @@ class Program:
         return jnp.arange(first, first + self.chunk_updates, dtype=jnp.int32)
 
     def over(self, one: Any, num_mapped: int) -> Any:
-        """Map one(algo, env, key, ...) over seeds, then over swept values.
+        """Map one(algo, env, key, ...) over seeds, then over swept values; devices share the seeds.
 
         Of the arguments after `env` there are `num_mapped`: the keys [S], the others [S, ...] or [V, S, ...].
         """
@@ -128,8 +130,9 @@ class Program:
         later = (0,) * (num_mapped - 1)
         over_seeds = jax.vmap(one, in_axes=(None, None, 0, *later))
         if not self.points:
-            return over_seeds
-        return jax.vmap(over_seeds, in_axes=(algo_axes, env_axes, None, *later))
+            return over_devices(over_seeds, self._num_devices, (None, None, 0, *later))
+        over_points = jax.vmap(over_seeds, in_axes=(algo_axes, env_axes, None, *later))
+        return over_devices(over_points, self._num_devices, (None, None, 0, *(1 for _ in later)), 1)
 
 
 def _locate(key: str, cfg: Any) -> list[str]:

@@ -34,6 +34,7 @@ MAY_CHANGE = (
     "run_dir",
     "start_from",
     "device",
+    "num_devices",
     "logger",
     "figure",
     "nan_policy",

@@ -46,6 +46,7 @@ RULES: dict[str, Rule] = {
     "core_kind": (lambda x: x in ("gru", "s5"), "must be gru or s5"),
     "seed": NOT_NEGATIVE,
     "total_steps": AT_LEAST_ONE,
+    "num_devices": AT_LEAST_ONE,
     "log_every": AT_LEAST_ONE,
     "checkpoint_every": AT_LEAST_ONE,
     "batch_size": AT_LEAST_ONE,

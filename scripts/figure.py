@@ -46,7 +46,8 @@ def figure(arguments: list[str]) -> int:
         arguments = [name, *overrides, f"scale={own['scale']}", f"out={folder}"]
         if code := side_by_side(arguments, runs, folder, jobs):
             return stopped(code)
-    start_device(next(iter(runs.values())).device)
+    cfg = next(iter(runs.values()))
+    start_device(cfg.device, num_cpu_devices=cfg.num_devices)
     outcome = run_experiment(name, overrides, own["scale"], folder, own["only"] or None)
     if outcome.exit_code:
         return stopped(outcome.exit_code)

@@ -39,7 +39,7 @@ def train(overrides: list[str]) -> int:
     dry = "--dry-run" in overrides
     overrides = [o for o in overrides if o != "--dry-run"]
     cfg = compose(overrides)
-    start_device(cfg.device, cfg.backend)
+    start_device(cfg.device, cfg.backend, cfg.num_devices)
     if dry:
         from omegaconf import OmegaConf
 
