@@ -29,14 +29,27 @@ from gymnasium import spaces
 from jax import Array
 
 from envs.grid import draw, uniform
+from envs.schelling_turns import (
+    ABSENT,
+    ENTERED,
+    EXPIRED,
+    KILLED,
+    MOVED,
+    MOVES,
+    OCCLUDED,
+    STAYED,
+    at_once,
+    is_first,
+    one_after_another,
+    windows,
+)
 from marl.environment import Environment, TimeStep
 from marl.validation import require_choices
 
-MOVES = ((-1, 0), (0, -1), (1, 0), (0, 1), (0, 0))  # rows down, columns right: up, left, down, right, still
 STILL = 4
 TRIES = 16  # draws of a cell to appear on; at 10 % taken all fail once in 10^16
 SEG_REWARDS = ("delta_cells", "level")
-ABSENT, MOVED, KILLED, OCCLUDED, STAYED, EXPIRED, ENTERED = range(7)  # what a seat's turn was
+TURNS = ("in_turn", "at_once")
 COLOURS = np.array([[255, 255, 255], [27, 108, 168], [209, 96, 61]], np.uint8)  # empty, and both kinds
 PIXELS = 8  # a side of a drawn cell
 
@@ -84,6 +97,7 @@ class Schelling(Environment):
     num_per_kind: int = struct.field(pytree_node=False)  # seats of each kind
     radius: int = struct.field(pytree_node=False)  # cells seen in each direction
     horizon: int = struct.field(pytree_node=False)  # steps; then a new world begins
+    turns: str = struct.field(pytree_node=False, default="in_turn")  # one of TURNS, see envs.schelling_turns
 
     grid_codes = (3,)
     action_space = spaces.Discrete(len(MOVES))
@@ -110,7 +124,7 @@ class Schelling(Environment):
 
     def check(self) -> None:
         """Raise ValueError for a world too small for its windows or its seats."""
-        require_choices(self, "env", {"seg_reward": SEG_REWARDS})
+        require_choices(self, "env", {"seg_reward": SEG_REWARDS, "turns": TURNS})
         side = 2 * self.radius + 1
         if self.radius < 1 or side > min(self.height, self.width):
             most = (min(self.height, self.width) - 1) // 2
@@ -132,7 +146,7 @@ class Schelling(Environment):
             cell=cell,
             life=jnp.full(num, self.max_age, jnp.float32),
             age=jnp.zeros(num, jnp.int32),
-            window=jax.vmap(self._seen, in_axes=(None, 0, 0))(who, cell, seat),
+            window=windows(self, who, cell),
             action=jnp.full(num, STILL, jnp.int32),
             time=jnp.int32(0),
         )
@@ -144,53 +158,13 @@ class Schelling(Environment):
         num, cells = self.num_agents, self.num_cells
         was_alive, action = state.cell < cells, action.astype(jnp.int32)
         bits, chance, spots = draw(key, (num,), (num,), (num, TRIES))
-        order = jnp.argsort(bits).astype(jnp.int32)
-        enters = uniform(chance) < self.entry_prob
         spots = jnp.minimum((uniform(spots) * cells).astype(jnp.int32), cells - 1)
-        now = state.who, jnp.append(state.cell, jnp.int32(cells)), state.life, state.age
-        turns = order, action[order], enters, spots
-        (who, cell, life, age), (kind, victim, window) = jax.lax.scan(self._turn, now, turns)
-        to_seats = lambda x: jnp.zeros_like(x).at[order].set(x, unique_indices=True)
-        kind, window, cell = to_seats(kind), to_seats(window), cell[:num]
-        died = jnp.zeros(num + 1).at[victim].add(1.0)[:num]
-        reward = self._reward(kind, state.window, window) - self.death_penalty * died
-        window = jnp.where((cell < cells)[:, None], window, 0)
-        state = State(who, cell, life, age, window, action, state.time + 1)
-        return state, self._look(state, kind, reward, was_alive, died > 0)
-
-    def _turn(self, now: tuple, turn: tuple) -> tuple[tuple, tuple]:
-        """One seat's turn: what it was [], who was killed [] (A: nobody), the window seen after it [W]."""
-        (who, cell, life, age), (seat, action, enters, spots) = now, turn
-        num, nowhere = self.num_agents, self.num_cells
-        here = cell[seat]
-        alive, left = here < nowhere, life[seat] - 1
-        goal = jnp.asarray(self._goals())[here * len(MOVES) + action]
-        there = who[goal]
-        same = self._is_first(there - 1) == self._is_first(seat)
-        empty = who[spots] == 0
-        spot = jnp.where(enters & empty.any(), spots[empty.argmax()], nowhere)
-        acted = jnp.where(there == 0, MOVED, jnp.where(same, OCCLUDED, KILLED))
-        acted = jnp.where(left <= 0, EXPIRED, jnp.where(goal == here, STAYED, acted))
-        kind = jnp.where(alive, acted, jnp.where(spot < nowhere, ENTERED, ABSENT))
-        kills, enters = kind == KILLED, kind == ENTERED
-        place = jnp.where((kind == MOVED) | kills, goal, jnp.where(kind == EXPIRED, nowhere, here))
-        place = jnp.where(alive, place, spot)
-        victim = jnp.where(kills, there - 1, num)
-        who = who.at[here].set(0).at[place].set(jnp.where(place < nowhere, seat + 1, 0))
-        cell = cell.at[victim].set(nowhere).at[seat].set(place)
-        left = jnp.where(enters, self.max_age, left + kills * (1 + self.gain))
-        life = life.at[seat].set(left.astype(jnp.float32))
-        age = age.at[seat].set(jnp.where(alive, age[seat] + 1, 0))
-        return (who, cell, life, age), (kind, victim, self._seen(who, place, seat))
-
-    def _is_first(self, seat: Array) -> Array:
-        return seat < self.num_per_kind
-
-    def _seen(self, who: Array, place: Array, seat: Array) -> Array:
-        """[W] uint8 codes of the window around a cell [], as a seat [] sees them; zeros nowhere."""
-        seen = who[jnp.asarray(self._windows())[place]]
-        same = self._is_first(seen - 1) == self._is_first(seat)
-        return jnp.where(seen == 0, 0, jnp.where(same, 1, 2)).astype(jnp.uint8)
+        turn = one_after_another if self.turns == "in_turn" else at_once
+        done = turn(self, state, action, (bits, uniform(chance) < self.entry_prob, spots))
+        reward = self._reward(done.kind, state.window, done.window) - self.death_penalty * done.died
+        window = jnp.where((done.cell < cells)[:, None], done.window, 0)
+        state = State(done.who, done.cell, done.life, done.age, window, action, state.time + 1)
+        return state, self._look(state, done.kind, reward, was_alive, done.died > 0)
 
     def _reward(self, kind: Array, before: Array, after: Array) -> Array:
         """[A] float32 of the own turn; windows [A, W]."""
@@ -241,7 +215,7 @@ class Schelling(Environment):
 
     def kinds(self, who: Array) -> Array:
         """[..., H, W] int8, 0 empty, 1 and 2 the kinds, from `State.who` [..., C + 1]."""
-        kind = jnp.where(who > 0, jnp.where(self._is_first(who - 1), 1, 2), 0)
+        kind = jnp.where(who > 0, jnp.where(is_first(self, who - 1), 1, 2), 0)
         return kind[..., :-1].reshape(*who.shape[:-1], self.height, self.width).astype(jnp.int8)
 
     def census(self, state: State) -> dict[str, Array]:
@@ -268,20 +242,3 @@ class Schelling(Environment):
         """The map, uint8 [PIXELS * H, PIXELS * W, 3]: white empty, blue and orange the kinds."""
         cells = COLOURS[np.asarray(self.kinds(state.who))]
         return np.kron(cells, np.ones((PIXELS, PIXELS, 1), np.uint8))
-
-    def _goals(self) -> np.ndarray:
-        """[(C + 1) * 5] int32 where each action leads from each cell; from nowhere to nowhere."""
-        row, column = np.divmod(np.arange(self.num_cells), self.width)
-        move = np.array(MOVES)
-        row = (row[:, None] + move[:, 0]) % self.height
-        goals = row * self.width + (column[:, None] + move[:, 1]) % self.width
-        return np.append(goals, [self.num_cells] * len(MOVES)).astype(np.int32)
-
-    def _windows(self) -> np.ndarray:
-        """[C + 1, W] int32 the cells around each; around nowhere is nowhere."""
-        offset = np.arange(-self.radius, self.radius + 1)
-        row = (np.arange(self.height)[:, None] + offset) % self.height
-        column = (np.arange(self.width)[:, None] + offset) % self.width
-        cells = row[:, None, :, None] * self.width + column[None, :, None, :]
-        cells = cells.reshape(self.num_cells, -1)
-        return np.vstack([cells, np.full_like(cells[:1], self.num_cells)]).astype(np.int32)

@@ -79,7 +79,14 @@ def settle(
 
 @functools.partial(jax.jit, static_argnames=SIZES)
 def _histories(
-    env: Environment, algo: Any, keys: Array, *, num_censuses: int, every: int, blocks: tuple[int, ...], devices: int
+    env: Environment,
+    algo: Any,
+    keys: Array,
+    *,
+    num_censuses: int,
+    every: int,
+    blocks: tuple[int, ...],
+    devices: int,
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """Facts [S, N, ...] and indices [S, N] of all censuses.
 

@@ -25,11 +25,15 @@ class MemoryNeededError(RuntimeError):
     """A program needs more memory than the device has."""
 
 
-def start_device(device: str, backend: str = "jax", num_cpu_devices: int = 1) -> None:
+def start_device(
+    device: str, backend: str = "jax", num_cpu_devices: int = 1, one_thread_each: bool = False
+) -> None:
     """Make jax use `device`: auto (a GPU if there is one), cpu or gpu.
 
-    With several CPU devices each is one thread; they then share a pool of as many threads, unless the
-    environment variable NPROC says otherwise.
+    With several CPU devices each computes with one thread, and the pool that they share is wide: in one of
+    as many threads as devices, or with products cut into tasks of it, learners wait for each other for
+    ever. `one_thread_each` keeps it to as many threads, which is fast for games. The environment variable
+    NPROC wins.
 
     With the backend torch, jax takes a GPU's memory as it needs it, unless the environment
     variables XLA_PYTHON_CLIENT_PREALLOCATE or XLA_CLIENT_MEM_FRACTION say otherwise.
@@ -44,10 +48,12 @@ def start_device(device: str, backend: str = "jax", num_cpu_devices: int = 1) ->
         import jax
 
         jax.config.update("jax_num_cpu_devices", num_cpu_devices)
-        if os.environ.get("NPROC") == WIDE:
-            os.environ["NPROC"] = str(num_cpu_devices)
+        if os.environ.get("NPROC", WIDE) == WIDE:
+            os.environ["NPROC"] = str(num_cpu_devices * (1 if one_thread_each else 4))
     if os.environ.get("XLA_FLAGS"):
         _try_flags(os.environ["XLA_FLAGS"])
+    if num_cpu_devices > 1:
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
     if device == "cpu":
         os.environ["JAX_PLATFORMS"] = "cpu"
         if "jax" in sys.modules:

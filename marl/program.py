@@ -1,8 +1,8 @@
 """All seeds, and all swept values, of one run as one compiled function.
 
-`seeds` are vmapped inside, swept leaves outside: results have axes [S] or, with a sweep,
-[V, S]. With num_devices each device has its share of the seeds. Only fields that are numbers (pytree leaves) can be swept; what fixes a shape is
-swept by separate runs (`-m`).
+`seeds` are vmapped inside, swept leaves outside: results have axes [S] or, with a sweep, [V, S]. With
+num_devices each device has its share of the seeds. Only fields that are numbers (pytree leaves) can be
+swept; what fixes a shape is swept by separate runs (`-m`).
 """
 
 from __future__ import annotations

@@ -67,7 +67,12 @@ def against_threshold(
 
 
 def speeds(
-    *, summaries: dict[str, dict], path: Path, title: str, labels: dict[str, str], reference: dict[str, Any]
+    *,
+    summaries: dict[str, dict],
+    path: Path,
+    title: str,
+    labels: dict[str, str],
+    reference: dict[str, Any] | None,
 ) -> None:
     """Agent steps a second, and the time of one, against the number of residents, both axes logarithmic.
 
@@ -76,16 +81,18 @@ def speeds(
         path: PNG to write.
         title: above the picture.
         labels: {run: legend}.
-        reference: {label, residents}: how the plain model is called, and its size.
+        reference: {label, residents}: how the plain model is called, and its size; None: there is none.
     """
     plt = pyplot()
     figure, axes = plt.subplots(1, 2, figsize=(10.0, 4.0))
     for colour, (run, label) in zip(COLOURS, labels.items(), strict=False):
         swept_line(axes[0], summaries[run], "agent_steps_per_s", colour, label, dots=True)
         swept_line(axes[1], summaries[run], "ns_per_agent_step", colour, label, dots=True)
-    plain = next(iter(summaries.values()))["metrics"]["plain_ns_per_agent_step"]["mean"][0]
-    for axis, value in zip(axes, (1e9 / plain, plain), strict=True):
-        axis.plot(reference["residents"], value, "s", color="black", label=reference["label"])
+    if reference:
+        plain = next(iter(summaries.values()))["metrics"]["plain_ns_per_agent_step"]["mean"][0]
+        for axis, value in zip(axes, (1e9 / plain, plain), strict=True):
+            axis.plot(reference["residents"], value, "s", color="black", label=reference["label"])
+    for axis in axes:
         axis.set(xscale="log", yscale="log", xlabel="residents of one board")
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("agent steps a second")

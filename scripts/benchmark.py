@@ -46,7 +46,7 @@ def benchmark(arguments: list[str]) -> int:
 
     # every setting is checked before the first is measured
     cfgs = [compose([f"env={env}", f"num_envs={n}", *rest]) for env in own["env"].split(",") for n in sizes]
-    start_device(cfgs[0].device, cfgs[0].backend, devices)
+    start_device(cfgs[0].device, cfgs[0].backend, devices, one_thread_each=True)
     names = [env for env in own["env"].split(",") for _ in sizes]
     for name, cfg in zip(names, cfgs, strict=True):
         print(json.dumps(_measure(name, cfg, repeats, steps, learns, devices)), flush=True)
