@@ -1,4 +1,4 @@
-"""Networks by which a learner judges what others' actions are worth to it, and guesses what they see.
+"""Networks by which a learner judges what others do, pays for it, and guesses what they see.
 
 Observations are `planes`: leaves
 [B, H, W, C] "grid" and [B, F] "vector", float32, what `as_planes` makes of a game's. Others are numbered by
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from marl.networks import Convolution, Torso, dense, expand_codes
+from marl.networks import ACTIVATIONS, Convolution, Torso, dense, expand_codes
 
 Planes = dict[str, Array]
 
@@ -109,3 +109,24 @@ class Perspective(nn.Module):
             shape = planes[name].shape[1:]
             guessed[name] = nn.sigmoid(dense(math.prod(shape), 1.0, name)(x)).reshape(*x.shape[:-1], *shape)
         return guessed
+
+
+class Incentive(nn.Module):
+    """What a seat pays each other for what it just did, as shares of the most that it can pay.
+
+    Fields: torso, without memory; widths of the dense layers on its features and what others did, with the
+    torso's activation; num_others A-1.
+    """
+
+    torso: Torso
+    widths: tuple[int, ...]
+    num_others: int
+
+    @nn.compact
+    def __call__(self, obs: dict[str, Array], did: Array) -> Array:
+        """[T, B, A-1] in [0, 1], by offset; obs leaves [T, B, ...], did [T, B, A-1, C] of the others."""
+        _, x = self.torso((), obs, jnp.zeros(did.shape[:2], bool))
+        x = jnp.concatenate([x, did.reshape(*did.shape[:2], -1)], axis=-1)
+        for width in self.widths:
+            x = ACTIVATIONS[self.torso.activation](dense(width)(x))
+        return nn.sigmoid(dense(self.num_others, 0.01)(x))
