@@ -82,21 +82,16 @@ class LIO(Algorithm, kw_only=True):
     seats: Seats = struct.field(pytree_node=False)  # (0, 1, .. A-1) to learn
 
     def check(self, env: Environment) -> None:
-        """Raise ValueError for shared or too few seats, memory, unknown events, or cut episodes."""
+        """Raise ValueError for shared or too few seats, other actions, memory, or unknown events."""
         self._require_all_seats(env)
         if not isinstance(env.action_space, spaces.Discrete):
             raise ValueError(f"algo lio: needs Discrete actions, not {env.action_space}")
         for name in ("network", "incentive"):
             if size := getattr(self, name).carry_size:
                 raise ValueError(f"algo.{name}.core={size}: must be 0, without memory")
-        if unknown := set(self.reads) - set(event_names(env)):
-            known = ", ".join(event_names(env))
+        if unknown := set(self.reads) - set(known := event_names(env)):
+            known = ", ".join(known)
             raise ValueError(f"algo.reads: the game tells no event {min(unknown)}; one of {known}")
-        if not self.has_critic and env.fixed_horizon and self.num_steps % env.fixed_horizon:
-            wrong = (
-                f"algo.num_steps={self.num_steps}: must be a multiple of {env.fixed_horizon}, whole episodes,"
-            )
-            raise ValueError(f"{wrong} without a critic")
         jax.eval_shape(lambda key: start(self, env, key, 1), jax.random.key(0))
 
     def _require_all_seats(self, env: Environment) -> None:
@@ -203,10 +198,8 @@ class LIO(Algorithm, kw_only=True):
 
     def cost(self, env: Environment, incentive: Any, batch: Batch) -> Array:
         """[] the weighted, discounted sum over steps of the shares that all seats pay, mean over games."""
-        steps = jnp.arange(len(batch.done))[:, None]
-        time = steps - jax.lax.cummax(jnp.where(batch.start, steps, 0))
         paid = self.shares(env, incentive, batch).sum((2, 3))
-        return self.cost_weight * (self.gamma**time * paid).sum(0).mean()
+        return self.cost_weight * (self.gamma**batch.age * paid).sum(0).mean()
 
     def simulate(self, env: Environment, learner: Learner, key: Array, num_games: int) -> Batch:
         """Fresh games, leaves [T, E, A, ...]; nothing of it is differentiated."""
