@@ -29,9 +29,9 @@ from jax import Array
 
 from algos.ppo import PPO
 from marl.algorithm import Batch
-from marl.distributions import Categorical, Distribution
+from marl.distributions import Distribution
 from marl.environment import Environment, TimeStep
-from marl.gifts import given, shares, td_errors
+from marl.gifts import by_pair, given, others_of, shares, td_errors
 from marl.population import num_learners, to_learners, to_seats
 from marl.relation_networks import Perspective, Planes, Relation, as_planes
 
@@ -140,9 +140,7 @@ class LASE(PPO, kw_only=True):
         share = jax.vmap(one)(learner.relation, learner.perspective, pool)  # [P, B, A-1]
         share = share.reshape(len(share), len(batch.done), -1, share.shape[-1])
         share = to_seats(share, self.seats, 1)  # [T, E, A, A-1]
-        others = _others(share.shape[2])
-        to = jnp.asarray(others[..., None] == np.arange(len(others)), jnp.float32)  # [A, A-1, A]
-        return jnp.einsum("teid,idj->teij", share, to) + (1 - share.sum(-1))[..., None] * jnp.eye(len(others))
+        return by_pair(share) + (1 - share.sum(-1))[..., None] * jnp.eye(share.shape[2])
 
     def _policy(self, env: Environment, learner: Any, out: Array, mask: Array | None) -> Distribution:
         """The policy mixed with all legal actions alike, in training."""
@@ -153,9 +151,7 @@ class LASE(PPO, kw_only=True):
         updates = gradients / (self.num_epochs * self.num_minibatches)
         done = jnp.minimum(updates / jnp.maximum(self.explore_updates, 1.0), 1.0)
         share = (1 - done) * self.explore_start + done * self.explore_end
-        alike = jnp.ones(out.shape[-1]) if mask is None else mask.astype(jnp.float32)
-        alike = alike / alike.sum(-1, keepdims=True)
-        return Categorical(jnp.log((1 - share) * jax.nn.softmax(pi.logits) + share * alike + 1e-9))
+        return pi.mixed(share, mask)
 
     def _relation(self, env: Environment) -> Relation:
         obs = jax.eval_shape(env.reset, jax.random.key(0))[1].obs
@@ -184,10 +180,10 @@ class LASE(PPO, kw_only=True):
     def _pool(self, env: Environment, batch: Batch) -> dict[str, Any]:
         """Steps as their learners see them, leaves [P, B, ...]; with "actual" also others' planes."""
         num = env.num_agents
-        order = np.concatenate([np.arange(num)[:, None], _others(num)], axis=1)
+        order = np.concatenate([np.arange(num)[:, None], others_of(num)], axis=1)
         own = {"obs": batch.obs, "joint": batch.action[..., order]}
         if self.perspective == "actual":
-            own["others"] = jax.tree.map(lambda x: x[:, :, _others(num)], batch.obs)
+            own["others"] = jax.tree.map(lambda x: x[:, :, others_of(num)], batch.obs)
         own = jax.tree.map(lambda x: to_learners(x, self.seats, 1), own)
         own = jax.tree.map(lambda x: x.reshape(len(x), -1, *x.shape[3:]), own)
         expand = lambda obs: as_planes(obs, tuple(env.grid_codes))
@@ -253,11 +249,6 @@ class LASE(PPO, kw_only=True):
             far = sum(x.reshape(len(x), -1).sum(-1).mean() for x in far)
             found["perspective"] = (1 - self.likeness) * act + self.likeness * far
         return sum(found.values()), found
-
-
-def _others(num: int) -> np.ndarray:
-    """[A, A-1] seat of each other of each seat, by offset."""
-    return (np.arange(num)[:, None] + np.arange(1, num)) % num
 
 
 def _num_actions(env: Environment) -> int:

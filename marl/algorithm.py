@@ -39,6 +39,12 @@ class Batch(struct.PyTreeNode):
         return jnp.concatenate([jnp.zeros_like(self.done[:1]), self.done[:-1]])
 
     @property
+    def age(self) -> Array:
+        """[T, E] int32, steps since the episode, or the batch, began."""
+        steps = jnp.arange(len(self.done), dtype=jnp.int32)[:, None]
+        return steps - jax.lax.cummax(jnp.where(self.start, steps, 0))
+
+    @property
     def ends(self) -> Array:
         """[T, E] or [T, E, A] bool, nothing that a seat does later belongs to the same future."""
         seats = self.terminated.ndim > self.done.ndim

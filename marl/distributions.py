@@ -47,6 +47,12 @@ class Categorical(struct.PyTreeNode):
         log_pi = jax.nn.log_softmax(self.logits)
         return -(jnp.exp(log_pi) * log_pi).sum(-1)
 
+    def mixed(self, share: Array, mask: Array | None) -> Categorical:
+        """The choice that with probability `share` [] is among all allowed ones (mask [..., N]) alike."""
+        alike = jnp.ones(self.logits.shape[-1]) if mask is None else mask.astype(jnp.float32)
+        alike = alike / alike.sum(-1, keepdims=True)
+        return Categorical(jnp.log((1 - share) * jax.nn.softmax(self.logits) + share * alike + 1e-9))
+
 
 class MultiCategorical(struct.PyTreeNode):
     """Several independent choices; `parts` are Categoricals, one a component."""

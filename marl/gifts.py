@@ -10,7 +10,20 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+
+
+def others_of(num: int) -> np.ndarray:
+    """[A, A-1] seat of each other of each of `num` seats, by offset."""
+    return (np.arange(num)[:, None] + np.arange(1, num)) % num
+
+
+def by_pair(share: Array) -> Array:
+    """[..., A, A-1] what seats give to others, by offset -> [..., A (giver), A (taker)], 0 to themselves."""
+    others = others_of(share.shape[-2])
+    to = jnp.asarray(others[..., None] == np.arange(len(others)), share.dtype)  # [A, A-1, A]
+    return jnp.einsum("...id,idj->...ij", share, to)
 
 
 def shares(value: Array, expected: Array, action: Array, *, flat: float | Array = 1e-6) -> Array:
@@ -40,6 +53,24 @@ def given(reward: Array, weights: Array, *, gift_negative: bool) -> Array:
     """
     passed = reward if gift_negative else jnp.maximum(reward, 0.0)
     return reward - passed + jnp.einsum("teij,tei->tej", weights, passed)
+
+
+def accounts(reward: Array, paid: Array) -> dict[str, Array]:
+    """Metrics of a group: means over steps and games of what is earned, received and given.
+
+    Args:
+        reward: [T, E, A] the game's own.
+        paid: [T, E, A (giver), A (taker)], 0 to oneself.
+
+    Returns:
+        `extrinsic`, `received` and `given`, means over seats, and NAME/seat_I; `incentive/seat_I_to_J`.
+    """
+    kinds = {"extrinsic": reward, "received": paid.sum(2), "given": paid.sum(3)}
+    kinds = {name: x.mean((0, 1)) for name, x in kinds.items()}
+    seats, pairs = range(reward.shape[2]), paid.mean((0, 1))
+    found = {name: x.mean() for name, x in kinds.items()}
+    found |= {f"{name}/seat_{i}": x[i] for name, x in kinds.items() for i in seats}
+    return found | {f"incentive/seat_{i}_to_{j}": pairs[i, j] for i in seats for j in seats if i != j}
 
 
 def td_errors(value: Array, reward: Array, over: Array, cut: Array, *, gamma: Any) -> tuple[Array, Array]:

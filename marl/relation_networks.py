@@ -1,4 +1,4 @@
-"""Networks by which a learner judges what others' actions are worth to it, and guesses what they see.
+"""Networks by which a learner judges what others do, pays for it, and guesses what they see.
 
 Observations are `planes`: leaves
 [B, H, W, C] "grid" and [B, F] "vector", float32, what `as_planes` makes of a game's. Others are numbered by
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from marl.networks import Convolution, Torso, dense, expand_codes
+from marl.networks import ACTIVATIONS, Carry, Convolution, Torso, dense, expand_codes
 
 Planes = dict[str, Array]
 
@@ -109,3 +109,64 @@ class Perspective(nn.Module):
             shape = planes[name].shape[1:]
             guessed[name] = nn.sigmoid(dense(math.prod(shape), 1.0, name)(x)).reshape(*x.shape[:-1], *shape)
         return guessed
+
+
+class Incentive(nn.Module):
+    """What a seat pays each other for what it just did, as shares of the most that it can pay.
+
+    Fields: torso, without memory; widths of the dense layers on its features and what others did, with the
+    torso's activation; num_others A-1.
+    """
+
+    torso: Torso
+    widths: tuple[int, ...]
+    num_others: int
+
+    @nn.compact
+    def __call__(self, obs: dict[str, Array], did: Array) -> Array:
+        """[T, B, A-1] in [0, 1], by offset; obs leaves [T, B, ...], did [T, B, A-1, C] of the others."""
+        _, x = self.torso((), obs, jnp.zeros(did.shape[:2], bool))
+        x = jnp.concatenate([x, did.reshape(*did.shape[:2], -1)], axis=-1)
+        for width in self.widths:
+            x = ACTIVATIONS[self.torso.activation](dense(width)(x))
+        return nn.sigmoid(dense(self.num_others, 0.01)(x))
+
+
+class OthersModel(nn.Module):
+    """What others will do next, from what one sees and what all do now.
+
+    Fields: torso, with or without memory; width of the layer that reads features and actions; num_actions N;
+    num_agents A.
+    """
+
+    torso: Torso
+    width: int
+    num_actions: int
+    num_agents: int
+
+    def setup(self):
+        """Layers; one's own and the others' actions are read apart from the features, and added."""
+        self.feature_layer, self.head = (
+            dense(self.width),
+            dense((self.num_agents - 1) * self.num_actions, 0.01),
+        )
+        self.own_layer, self.others_layer = dense(self.width, bias=False), dense(self.width, bias=False)
+
+    def __call__(self, carry: Carry, obs: dict[str, Array], start: Array, joint: Array) -> Array:
+        """[T, B, A-1, N] logits, by offset; joint [T, B, A] int32, one's own action first."""
+        own = self.own_layer(jax.nn.one_hot(joint[..., 0], self.num_actions))
+        return self._predict(self._context(carry, obs, start, joint) + own)
+
+    def alternatives(self, carry: Carry, obs: dict[str, Array], start: Array, joint: Array) -> Array:
+        """[T, B, N, A-1, N] logits if one did each of one's own actions; arguments as of `__call__`."""
+        own = self.own_layer(jnp.eye(self.num_actions))  # [N, width]
+        return self._predict(self._context(carry, obs, start, joint)[..., None, :] + own)
+
+    def _context(self, carry: Carry, obs: dict[str, Array], start: Array, joint: Array) -> Array:
+        others = jax.nn.one_hot(joint[..., 1:], self.num_actions)
+        features = self.feature_layer(self.torso(carry, obs, start)[1])
+        return features + self.others_layer(others.reshape(*others.shape[:-2], -1))
+
+    def _predict(self, hidden: Array) -> Array:
+        logits = self.head(nn.relu(hidden))
+        return logits.reshape(*logits.shape[:-1], self.num_agents - 1, self.num_actions)

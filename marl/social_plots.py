@@ -215,14 +215,16 @@ def _rolling(log: Path, metric: str, updates_per_x: float, window: float) -> tup
     return np.convolve(x, np.ones(size) / size, "valid"), parts.mean(-1), parts.std(-1)
 
 
-def curve(axis: Any, log: Path, metric: str, colour: str) -> None:
+def curve(
+    axis: Any, log: Path, metric: str, colour: str, scale: float = 1.0, steps_scale: float = 1.0
+) -> None:
     """Draw a metric of a run's log against environment steps: mean over seeds and 95 % interval.
 
-    Rows of the log without the metric are left out.
+    Rows of the log without the metric are left out; `scale` and `steps_scale` multiply both.
     """
     rows = [row for row in read_rows(log) if metric in row["metrics"]]
-    found = [summarize(np.asarray(row["metrics"][metric], np.float64)) for row in rows]
-    steps = [row["env_steps"] for row in rows]
+    found = [summarize(scale * np.asarray(row["metrics"][metric], np.float64)) for row in rows]
+    steps = [steps_scale * row["env_steps"] for row in rows]
     axis.plot(steps, [one["mean"] for one in found], color=colour)
     axis.fill_between(
         steps, [one["low"] for one in found], [one["high"] for one in found], color=colour, alpha=0.2

@@ -11,6 +11,7 @@ NOT_MET = {
     "baselines/stag_hunt_grid",
     "cook2024/fig4_right",
     "duque2025/coin_game",
+    "lio2020/cleanup",
     "piche2025/trust_and_split",
     "sert2020/actions",
     "sert2020/segregation",
