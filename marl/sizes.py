@@ -62,6 +62,6 @@ def _seconds(setup: Setup, num_updates: int, repeats: int) -> list[float]:
     runner = jax.jit(lambda algo, env, key: start(algo, env, key, cfg.num_envs))(algo, env, key)
     for i in range(repeats + 1):
         began = time.perf_counter()
-        runner, reward = jax.block_until_ready(step(algo, env, runner, key, jnp.int32(i * num_updates)))
+        runner, _ = jax.block_until_ready(step(algo, env, runner, key, jnp.int32(i * num_updates)))
         seconds.append(time.perf_counter() - began)
     return seconds[1:]
