@@ -83,7 +83,8 @@ class Relation(nn.Module):
 class Perspective(nn.Module):
     """What another may see, from what oneself sees (Kong et al. 2024, appendix C).
 
-    Fields: channels of its one 3x3 convolution; widths of its dense layers; num_others A-1.
+    Fields: channels of its one 3x3 convolution; widths of its dense layers, one at least; num_others
+    A-1.
     """
 
     channels: int
@@ -99,10 +100,10 @@ class Perspective(nn.Module):
             parts.append(conv.reshape(len(conv), -1))
         parts += [planes["vector"]] if "vector" in planes else []
         x = jnp.concatenate(parts, axis=-1)
-        who = jnp.eye(self.num_others)
-        tiled = jnp.broadcast_to(x[:, None], (len(x), self.num_others, x.shape[-1]))
-        x = jnp.concatenate([tiled, jnp.broadcast_to(who, (len(x), *who.shape))], axis=-1)
-        for width in self.widths:
+        first, *later = self.widths
+        who = dense(first, bias=False)(jnp.eye(self.num_others))
+        x = nn.relu(dense(first)(x)[:, None] + who)  # as of both side by side, but what is seen is read once
+        for width in later:
             x = nn.relu(dense(width)(x))
         guessed = {}
         for name in sorted(planes):
