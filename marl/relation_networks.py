@@ -83,7 +83,7 @@ class Relation(nn.Module):
 class Perspective(nn.Module):
     """What another may see, from what oneself sees (Kong et al. 2024, appendix C).
 
-    Fields: channels of its one 3x3 convolution; widths of its dense layers, one at least; num_others
+    Fields: channels of its one 3x3 convolution, 0 for none; widths of its dense layers, one at least; num_others
     A-1.
     """
 
@@ -96,8 +96,9 @@ class Perspective(nn.Module):
         """[B, A-1, ...] planes in [0, 1], by offset."""
         parts = []
         if "grid" in planes:
-            conv = nn.relu(Convolution(self.channels)(planes["grid"]))
-            parts.append(conv.reshape(len(conv), -1))
+            grid = planes["grid"]
+            grid = nn.relu(Convolution(self.channels)(grid)) if self.channels else grid
+            parts.append(grid.reshape(len(grid), -1))
         parts += [planes["vector"]] if "vector" in planes else []
         x = jnp.concatenate(parts, axis=-1)
         first, *later = self.widths
