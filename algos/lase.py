@@ -31,6 +31,7 @@ from flax import struct
 from gymnasium import spaces
 from jax import Array
 
+from algos.lase_loss import expected_of, relation_loss, relation_optimizer
 from algos.ppo import PPO
 from marl.algorithm import Batch
 from marl.distributions import Categorical, Distribution
@@ -38,7 +39,7 @@ from marl.environment import Environment, TimeStep
 from marl.gifts import given, shares, td_errors
 from marl.metrics import equality
 from marl.population import Seats, num_learners, to_learners, to_seats
-from marl.relation_networks import Perspective, Planes, Relation, as_planes
+from marl.relation_networks import Perspective, Relation, as_planes
 
 PERSPECTIVES = ("guessed", "uniform", "actual")
 
@@ -68,7 +69,7 @@ class LASE(PPO, kw_only=True):
     givers: tuple[int, ...] | None = struct.field(pytree_node=False)
     relation_minibatches: int = struct.field(pytree_node=False)  # gradient steps an update
     relation_batch_size: int | None = struct.field(pytree_node=False)  # steps that each of them learns
-    # from, drawn without repetition; None: all steps of the update, shared out over them
+    # from at most, drawn without repetition; None: all steps of the update, shared out over them
     relation_width: int = struct.field(pytree_node=False)  # of the layer of each head
     perspective_channels: int = struct.field(pytree_node=False)  # of its convolution
     perspective_widths: tuple[int, ...] = struct.field(pytree_node=False)  # of its dense layers
@@ -125,9 +126,9 @@ class LASE(PPO, kw_only=True):
     def update(self, env, learner, batch, key):
         """Give, learn to act for what is left and received, then learn what others' actions are worth.
 
-        Metrics beside PPO's: `weight/seat_I_to_J`, the mean share that seat I gives to J; `total_reward/seat_I`,
-        mean reward a step after gifts; `total_equality`, of the sums of these over the rollout; losses
-        `relation_policy`, `relation_value`, `perspective`.
+        Metrics beside PPO's: `weight/seat_I_to_J`, the mean share that seat I gives to J;
+        `total_reward/seat_I`, mean reward a step after gifts; `total_equality`, of the sums of these over the
+        rollout; losses `relation_policy`, `relation_value`, `perspective`.
         """
         if not num_learners(self._giving[1]):
             policy, metrics = super().update(env, learner.policy, batch, key)
@@ -146,7 +147,7 @@ class LASE(PPO, kw_only=True):
         return learner.replace(policy=policy, **own), metrics
 
     def weights(self, env: Environment, learner: Learner, batch: Batch) -> Array:
-        """[T, E, H, A] the share that each seat held gives to each seat in each step; rows sum to 1 (eq. 3)."""
+        """[T, E, H, A] the share that each seat held gives to each in each step; rows sum to 1 (eq. 3)."""
         pool = self._pool(env, batch)
         return self._weights(env, learner, batch, pool, self._values(env, learner, pool))
 
@@ -163,7 +164,7 @@ class LASE(PPO, kw_only=True):
                 expected = jnp.full(value.shape, 1 / value.shape[-1])
             else:
                 seen = own.get("others") or self._perspective(env).apply(perspective, own["planes"])
-                expected = jax.nn.softmax(self._guess(env, relation, seen))
+                expected = jax.nn.softmax(expected_of(self._relation(env), relation, seen))
             return shares(value, expected, own["joint"][:, 1:], flat=self.flat)
 
         share = jax.vmap(one)(learner.relation, learner.perspective, pool, value)  # [P, B, A-1]
@@ -201,18 +202,8 @@ class LASE(PPO, kw_only=True):
 
     @property
     def _relation_optimizer(self) -> optax.GradientTransformation:
-        rates = {
-            "policy": self.relation_policy_learning_rate,
-            "value": self.relation_value_learning_rate,
-            "perspective": self.perspective_learning_rate,
-        }
-        return optax.multi_transform({name: optax.adam(rate) for name, rate in rates.items()}, _parts)
-
-    def _guess(self, env: Environment, relation: Any, seen: Planes) -> Array:
-        """[B, A-1, N] logits of what others do who see [B, A-1, ...]."""
-        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), seen)
-        logits = self._relation(env).apply(relation, flat, method="policy")
-        return logits.reshape(*jax.tree.leaves(seen)[0].shape[:2], -1)
+        rates = self.relation_policy_learning_rate, self.relation_value_learning_rate
+        return relation_optimizer(*rates, self.perspective_learning_rate)
 
     @property
     def _giving(self) -> tuple[np.ndarray, Seats]:
@@ -256,6 +247,11 @@ class LASE(PPO, kw_only=True):
         seen = {name: in_time(x) for name, x in seen.items()}
         played = in_time(batch.extras["log_prob"])
 
+        relation, perspective = self._relation(env), self._perspective(env)
+        perspective = perspective if self.perspective == "guessed" else None
+        sizes = {"ent_coef": self.relation_ent_coef, "likeness": self.likeness}
+        loss = lambda params, part: relation_loss(relation, perspective, params, part, **sizes)
+
         def one(
             params: Any, opt_state: Any, own: dict, value: Array, seen: dict, log_prob: Array, key: Array
         ) -> tuple:
@@ -266,12 +262,13 @@ class LASE(PPO, kw_only=True):
             data |= {"error": error, "target": done + error, "counts": counts, "log_prob": log_prob}
             data = {k: v if k in own else v.ravel() for k, v in data.items()}
             num = len(own["joint"])
-            size = self.relation_batch_size or num // self.relation_minibatches
+            size = num // self.relation_minibatches
+            size = min(size, self.relation_batch_size or size)
             order = jax.random.permutation(key, num)[: size * self.relation_minibatches]
 
             def step(now: tuple, index: Array) -> tuple[tuple, dict]:
                 part = jax.tree.map(lambda x: x[index], data)
-                grads, found = jax.grad(lambda p: self._loss(env, p, part), has_aux=True)(now[0])
+                grads, found = jax.grad(loss, has_aux=True)(now[0], part)
                 updates, opt_state = self._relation_optimizer.update(grads, now[1], now[0])
                 return (optax.apply_updates(now[0], updates), opt_state), found
 
@@ -283,30 +280,6 @@ class LASE(PPO, kw_only=True):
         params, opt_state, found = jax.vmap(one)(params, learner.opt_state, pool, value, seen, played, keys)
         return params | {"opt_state": opt_state}, {name: x.mean() for name, x in found.items()}
 
-    def _loss(self, env: Environment, params: Any, part: dict) -> tuple[Array, dict]:
-        """Losses of one learner on a minibatch (eq. 4 and 5)."""
-        planes, joint, counts = part["planes"], part["joint"], part["counts"]
-        logits, value = self._relation(env).apply(params["relation"], planes, joint)
-        log_pi = jax.nn.log_softmax(logits)
-        chosen = jnp.take_along_axis(log_pi, joint[:, :1], axis=1)[:, 0]
-        mean = lambda x: (x * counts).sum() / jnp.maximum(counts.sum(), 1)
-        ratio = jax.lax.stop_gradient(jnp.minimum(jnp.exp(chosen - part["log_prob"]), 1.0))
-        entropy = -(jnp.exp(log_pi) * log_pi).sum(-1).mean()
-        found = {
-            "relation_policy": -mean(ratio * part["error"] * chosen) - self.relation_ent_coef * entropy,
-            "relation_value": mean(0.5 * jnp.square(part["target"] - value)),
-        }
-        if self.perspective == "guessed":
-            guessed = self._perspective(env).apply(params["perspective"], planes)
-            expected = jax.nn.log_softmax(
-                self._guess(env, jax.lax.stop_gradient(params["relation"]), guessed)
-            )
-            act = -jnp.take_along_axis(expected, joint[:, 1:, None], axis=2).sum((1, 2)).mean()
-            far = [jnp.abs(guessed[name] - planes[name][:, None]) for name in planes]
-            far = sum(x.reshape(len(x), -1).sum(-1).mean() for x in far)
-            found["perspective"] = (1 - self.likeness) * act + self.likeness * far
-        return sum(found.values()), found
-
 
 def _held(env: Environment, batch: Batch) -> tuple[int, ...]:
     """[H] seats of the game that the batch is of."""
@@ -315,18 +288,6 @@ def _held(env: Environment, batch: Batch) -> tuple[int, ...]:
 
 def _num_actions(env: Environment) -> int:
     return int(env.action_space.n)  # type: ignore[attr-defined]
-
-
-def _parts(params: Any) -> Any:
-    """Which optimiser each parameter of {"relation", "perspective"} has."""
-
-    def label(path: tuple, _: Any) -> str:
-        names = [getattr(entry, "key", "") for entry in path]
-        if names[0] == "perspective":
-            return "perspective"
-        return "policy" if names[2].startswith("policy") else "value"
-
-    return jax.tree_util.tree_map_with_path(label, params)
 
 
 def _own(key: Array) -> Array:

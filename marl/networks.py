@@ -157,8 +157,8 @@ class Convolution(nn.Module):
     """A 3x3 convolution of stride 1 and the same size, [B, H, W, C] -> [B, H, W, features].
 
     On a CPU the gradient of XLA's convolution inside a loop, as over minibatches, takes about seven times as
-    long as outside; matrix products take as long in both places (docs/performance.md). Here one product of all
-    cells with three columns each gives what each row of the kernel adds, which is half the time of nine
+    long as outside; matrix products take as long in both places (docs/performance.md). Here one product of
+    all cells with three columns each gives what each row of the kernel adds, which is half the time of nine
     products where there are few channels.
     """
 

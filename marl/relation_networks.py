@@ -83,8 +83,8 @@ class Relation(nn.Module):
 class Perspective(nn.Module):
     """What another may see, from what oneself sees (Kong et al. 2024, appendix C).
 
-    Fields: channels of its one 3x3 convolution, 0 for none; widths of its dense layers, one at least; num_others
-    A-1.
+    Fields: channels of its one 3x3 convolution, 0 for none; widths of its dense layers, one at least;
+    num_others A-1.
     """
 
     channels: int
