@@ -79,7 +79,7 @@ def league(
     write_csv(folder / "league.csv", cells, num_episodes)
     league_matrix(facts["cells"], folder / "league.png", f"{num_episodes} episodes a pair of seeds")
     values = {name: x for cell in cells for name, x in _by_seed(cell).items()}
-    return {"league": summary_of({name: statistics_of(x) for name, x in values.items()}, began)}
+    return {"league": _summary({name: _statistics(x) for name, x in values.items()}, began)}
 
 
 def exploiter(
@@ -122,7 +122,7 @@ def exploiter(
     write_atomically(folder / "exploiters.json", json.dumps(found, indent=1))
     exploiters(found, folder / "exploiters.png", type(algo).__name__)
     values = {f"{one['victim']}/{k}": v for one in found for k, v in one.items() if isinstance(v, dict)}
-    return {"exploiter": summary_of(values, began)}
+    return {"exploiter": _summary(values, began)}
 
 
 def outcomes(
@@ -150,7 +150,7 @@ def outcomes(
             "greedy": greedy,
         }
         values = evaluate_seeds(setup.env, setup.algo, learners, seed=seed, **sizes)
-        found[f"{run} outcomes"] = summary_of({name: statistics_of(x) for name, x in values.items()}, began)
+        found[f"{run} outcomes"] = _summary({name: _statistics(x) for name, x in values.items()}, began)
     return found
 
 
@@ -177,7 +177,7 @@ def stretch(*, folders: dict[str, Path], name: str, first: float, last: float) -
             raise ConfigError(
                 [f"figure.after: {name}: no row of metrics between {first} and {last} of {run}"]
             )
-        found[f"{run} {name}"] = summary_of(mean_metrics(chosen), began)
+        found[f"{run} {name}"] = _summary(mean_metrics(chosen), began)
     return found
 
 
@@ -218,11 +218,9 @@ def _by_seed(cell: Cell) -> dict[str, np.ndarray]:
     return found
 
 
-def statistics_of(values: np.ndarray) -> dict[str, Any]:
-    """A metric of a summary, of [S] values, one a seed."""
+def _statistics(values: np.ndarray) -> dict[str, Any]:
     return {"per_seed": values.tolist()} | summarize(values)
 
 
-def summary_of(metrics: dict[str, dict], began: float) -> dict[str, Any]:
-    """A summary as runs have it, of metrics with their statistics; began, by the clock of performance."""
+def _summary(metrics: dict[str, dict], began: float) -> dict[str, Any]:
     return {"metrics": metrics, "sweep": [], "lost": [], "wall_s": time.perf_counter() - began}

@@ -29,7 +29,7 @@ DRAWN = (
     *(f"marl.{name}" for name in ("plots", "league_plots", "social_plots", "triangle_plots")),
     *(f"marl.{name}" for name in ("segregation_plots", "census_plots", "generation_plots")),
     *(f"marl.{name}" for name in ("schelling", "after", "responses", "generations", "basins")),
-    *(f"marl.{name}" for name in ("census", "accumulation", "lineages", "gift_roles")),
+    *(f"marl.{name}" for name in ("census", "accumulation", "lineages")),
     "envs.schelling_runs",
 )
 Assigned = tuple[str, Any, bool]  # key, value, whether it was written +key=
