@@ -32,6 +32,8 @@ class Batch(struct.PyTreeNode):
     last: TimeStep  # [E, ...] after the last step and any restart
     last_carry: Any  # [E, A, ...] likewise
     events: dict[str, Array] = struct.field(default_factory=dict)  # those that the algorithm reads, [T, E, A]
+    joint: Any = None  # [T, E, all seats, ...] what all did, where the batch is one member's of a Mixture,
+    held: tuple[int, ...] | None = struct.field(pytree_node=False, default=None)  # [A] which seats it holds
 
     @property
     def start(self) -> Array:
@@ -65,6 +67,8 @@ class Batch(struct.PyTreeNode):
             last=self.last.take(seats, axis=1),
             last_carry=self.last_carry[member],
             events=pick(self.events),
+            joint=self.action,
+            held=tuple(int(seat) for seat in seats),
         )
 
 

@@ -83,7 +83,8 @@ class Relation(nn.Module):
 class Perspective(nn.Module):
     """What another may see, from what oneself sees (Kong et al. 2024, appendix C).
 
-    Fields: channels of its one 3x3 convolution; widths of its dense layers; num_others A-1.
+    Fields: channels of its one 3x3 convolution, 0 for none; widths of its dense layers, one at least;
+    num_others A-1.
     """
 
     channels: int
@@ -95,14 +96,15 @@ class Perspective(nn.Module):
         """[B, A-1, ...] planes in [0, 1], by offset."""
         parts = []
         if "grid" in planes:
-            conv = nn.relu(Convolution(self.channels)(planes["grid"]))
-            parts.append(conv.reshape(len(conv), -1))
+            grid = planes["grid"]
+            grid = nn.relu(Convolution(self.channels)(grid)) if self.channels else grid
+            parts.append(grid.reshape(len(grid), -1))
         parts += [planes["vector"]] if "vector" in planes else []
         x = jnp.concatenate(parts, axis=-1)
-        who = jnp.eye(self.num_others)
-        tiled = jnp.broadcast_to(x[:, None], (len(x), self.num_others, x.shape[-1]))
-        x = jnp.concatenate([tiled, jnp.broadcast_to(who, (len(x), *who.shape))], axis=-1)
-        for width in self.widths:
+        first, *later = self.widths
+        who = dense(first, bias=False)(jnp.eye(self.num_others))
+        x = nn.relu(dense(first)(x)[:, None] + who)  # as of both side by side, but what is seen is read once
+        for width in later:
             x = nn.relu(dense(width)(x))
         guessed = {}
         for name in sorted(planes):

@@ -38,8 +38,8 @@ def curves_and_outcomes(
         path: PNG to write.
         title: above the picture.
         labels: {run: legend}; the same label has the same colour.
-        games: {title of a row: {runs: [run], curves: [{metric, label}]}}, all with as many curves; the title
-            of a single row is not shown.
+        games: {title of a row: {runs: [run], curves: [{metric, label}]}}, all with as many curves; runs that
+            there are not are left out, and so is the title of a single row.
     """
     plt = pyplot()
     from matplotlib.ticker import EngFormatter
@@ -48,9 +48,10 @@ def curves_and_outcomes(
     figure, axes = plt.subplots(
         num_rows, num_columns, figsize=(2.5 * num_columns, 2.7 * num_rows + 0.7), squeeze=False
     )
-    colours = dict(zip(dict.fromkeys(labels.values()), COLOURS, strict=False))
+    drawn = dict.fromkeys(label for run, label in labels.items() if run in summaries)
+    colours = dict(zip(drawn, COLOURS, strict=False))
     for row, (game, shown) in zip(axes, games.items(), strict=True):
-        runs, curves = shown["runs"], shown["curves"]
+        runs, curves = [run for run in shown["runs"] if run in summaries], shown["curves"]
         if num_rows > 1:
             row[0].annotate(game, (0, 1.12), xycoords="axes fraction", fontsize=10, weight="bold")
         for run in runs:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
@@ -25,13 +26,13 @@ class CommonReward(RewardShaping):
     Emits `extrinsic_reward`, the reward before. Neutral: weight 0.
     """
 
-    weight: Any  # [] share of the common reward in what a seat gets
+    weight: Any  # [] or [1] of all seats, or [A]: share of the common reward in what a seat gets
     share: str = struct.field(pytree_node=False)  # "mean" or "sum"
 
     def check(self) -> None:
         """Raise ValueError for an unknown share or a weight outside [0, 1]."""
         self.env.check()
-        check_numbers("common_reward.weight", self.weight, 1, 0, 1)
+        check_numbers("common_reward.weight", self.weight, self.num_agents, 0, 1)
         if self.share not in SHARES:
             raise ValueError(
                 f"mechanism.common_reward.share={self.share}: must be one of {', '.join(SHARES)}"
@@ -40,4 +41,5 @@ class CommonReward(RewardShaping):
     def utility(self, reward: Array) -> Array:
         """[A] rewards -> [A] rewards mixed with the group's."""
         common = reward.mean() if self.share == "mean" else reward.sum()
-        return (1 - self.weight) * reward + self.weight * common
+        weight = jnp.asarray(self.weight)
+        return (1 - weight) * reward + weight * common

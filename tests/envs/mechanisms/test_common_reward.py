@@ -29,6 +29,7 @@ def common(env, weight=1.0, share="mean"):
         (1.0, "sum", [5, 5]),
         (0.5, "mean", [1.25, 3.75]),
         (0.5, "sum", [2.5, 5]),
+        ([0.5, 0.0], "mean", [1.25, 5]),
     ],
 )
 def test_each_seat_gets_the_group_s_reward_by_weight(weight, share, expected):
