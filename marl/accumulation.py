@@ -39,7 +39,7 @@ def in_context(
     *,
     folders: dict[str, Path],
     name: str,
-    lives: dict[str, dict[str, int] | None],
+    lives: dict[str, dict[str, int]],
     num_instances: int,
     instance: Any,
     seed: int,
@@ -52,7 +52,7 @@ def in_context(
         name: of what this gives.
         lives: {run: {generations: G, trials: K, members: N}} of the runs that this is about. The members
             whose last trial was best, as many as there are demonstrators, are seen by the next generation.
-            null: the run is left out.
+            Without generations the run is left out.
         num_instances: C, drawn for each seed, none of them met in training.
         instance: null, or one for all.
         seed: of all draws.
@@ -68,7 +68,7 @@ def in_context(
     """
     found = {}
     for run, life in lives.items():
-        if life is None:
+        if not life["generations"]:
             continue
         if run not in folders:
             raise ConfigError([f"figure.after: no run {run}; there are {', '.join(folders)}"])
