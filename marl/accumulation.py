@@ -163,14 +163,11 @@ def _lifetime(
     reset_key, key = jax.random.split(key)
     state, ts = jax.vmap(env.reset)(jax.random.split(reset_key, num))
     theirs = jax.tree.map(lambda x: jnp.tile(x, (num, *(1,) * (x.ndim - 1))), before)  # [N M, ...]
-    choose = lambda when, new, old: jax.tree.map(
-        lambda x, y: jnp.where(when.reshape(-1, *(1,) * (x.ndim - 1)), x, y), new, old
-    )
 
     def ask(ts: TimeStep, carry: Any, began: Array, key: Array) -> tuple[Array, Any]:
         """What the predecessors do [N, M] in answer to `ts` of the members, and their carry; `began` [N]."""
         own = jax.tree.map(lambda x: jnp.repeat(x, seen, axis=0), ts.replace(obs=env.alone(ts.obs)))
-        carry, obs = choose(jnp.repeat(began, seen), theirs, (carry, own.obs))
+        carry, obs = _choose(jnp.repeat(began, seen), theirs, (carry, own.obs))
         action, carry = act(carry, own.replace(obs=obs), key)
         return action.reshape(num, seen), carry
 
@@ -193,7 +190,7 @@ def _lifetime(
         watch_key, act_key, env_key = jax.random.split(key, 3)
         trial = env.trial(state)
         own, others, watched = view(ts, watched, began, watch_key)
-        kept = choose(began & (trial == trials - 1), (carry, env.alone(own.obs)), kept)
+        kept = _choose(began & (trial == trials - 1), (carry, env.alone(own.obs)), kept)
         action, carry = act(carry, own, act_key)
         action = action if others is None else jnp.concatenate([action, others], axis=1)
         state, ts = jax.vmap(env.step)(jax.random.split(env_key, num), state, action)
@@ -204,3 +201,8 @@ def _lifetime(
     keys = jax.random.split(key, trials * env.max_trial_steps)
     *_, kept, score = jax.lax.scan(step, first, keys)[0]
     return kept, score
+
+
+def _choose(when: Array, new: Any, old: Any) -> Any:
+    """`new` where `when` [B], else `old`, leaves [B, ...]."""
+    return jax.tree.map(lambda x, y: jnp.where(when.reshape(-1, *(1,) * (x.ndim - 1)), x, y), new, old)
