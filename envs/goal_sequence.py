@@ -139,12 +139,12 @@ class GoalSequence(SeatedDemonstrator):
         facing = jnp.full(2, EAST, jnp.int32)
         if self.random_starts:
             sites, facing = np.full_like(sites, nowhere), (uniform(looks) * 4).astype(jnp.int32)
-        if self.instance is not None:
-            known = jnp.asarray(self.instance, jnp.int32)
+        known = None if self.instance is None else jnp.asarray(self.instance, jnp.int32)
+        if known is not None:
             own = jnp.where(known[:NUM_GOALS] >= 0, known[:NUM_GOALS], nowhere)
             sites = jnp.concatenate([own, jnp.asarray(sites)[NUM_GOALS:]])
         cells = placed(cells, jnp.asarray(sites), jnp.asarray(sites == nowhere), nowhere)
-        if self.instance is not None:
+        if known is not None:
             order = known[NUM_GOALS:]
         elif self.order_seed is None:
             order = (uniform(words) * NUM_GOALS).astype(jnp.int32)
