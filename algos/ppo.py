@@ -1,7 +1,7 @@
 """Proximal policy optimisation, feed-forward or recurrent, for any number of learners.
 
 **Source**: Schulman, Wolski, Dhariwal, Radford, Klimov 2017 (arXiv 1707.06347), eq. 7 and 9, with
-generalised advantages. Deviations: no value clipping; advantages are normalised once over a
+generalised advantages. Deviations: values are clipped only on demand; advantages are normalised once over a
 learner's whole batch (so that a credit can multiply them), not per minibatch. Axes: P
 learners, K seats a learner, T steps, E games, B = E*K.
 """
@@ -70,6 +70,8 @@ class PPO(Algorithm):
     critic_learning_rate: float | None = None
     # step sizes after `annealed_updates`, as a share of those before; None, as in older run folders: 1
     final_learning_share: float | None = None
+    # bound of a value's distance from the old one in its loss; None, as in older run folders: no bound
+    value_clip_eps: float | None = None
 
     def _net(self, env: Environment) -> ActorCritic:
         torso = self.network.clone(grid_codes=tuple(env.grid_codes))
@@ -174,6 +176,8 @@ class PPO(Algorithm):
             "target": target,
             "start": jnp.broadcast_to(batch.start[..., None], target.shape),
         }
+        if self.value_clip_eps is not None:
+            data["value"] = batch.extras["value"]
         data = jax.tree.map(lambda x: to_learners(x, self.seats, 1), data)
         carry = jax.tree.map(lambda x: to_learners(x, self.seats, 0), batch.carry)
         keys = jax.random.split(key, num_learners(self.seats))
@@ -247,7 +251,7 @@ class PPO(Algorithm):
             _, out, value = net.apply(params, carry, part["obs"], part["start"])
             pi = self._policy(env, learner, out, part["action_mask"])
             weights = {"clip_eps": self.clip_eps, "vf_coef": self.vf_coef, "ent_coef": ent_coef}
-            return ppo_loss(pi, value, part, **weights)
+            return ppo_loss(pi, value, part, value_clip_eps=self.value_clip_eps, **weights)
 
         def minibatch(learner: Learner, index: Array) -> tuple[Learner, dict]:
             def gradient(index: Array) -> tuple[Any, dict]:

@@ -19,6 +19,7 @@ from flax import struct
 from gymnasium import spaces
 from jax import Array
 
+from envs.grid import draw, happens, words_of
 from marl.environment import Environment, TimeStep
 
 
@@ -30,6 +31,11 @@ class State(struct.PyTreeNode):
     progress: Any  # what the game keeps of the trial under way
     trial: Array  # [] int32 trials ended
     time: Array  # [] int32 steps of the trial under way
+
+
+def keys_of(key: Array, num: int) -> Array:
+    """[num] keys from the words of `key`: cheaper to run and to compile than a split, for `draw` alone."""
+    return jax.random.wrap_key_data(words_of(key, 2 * num).reshape(num, 2))
 
 
 class DemonstratedGame(Environment):
@@ -79,6 +85,14 @@ class DemonstratedGame(Environment):
         """The same game with demonstrators that act at random."""
         raise NotImplementedError("a game knows who acts at random")
 
+    def seen_with(self, prob: Array) -> DemonstratedGame:
+        """The same game whose demonstrators are seen with this probability [] at each step."""
+        return self.replace(visible_prob=prob)
+
+    def lasting(self, num_trials: int) -> DemonstratedGame:
+        """The same game with more or fewer trials in an episode, and observations of the same size."""
+        return self.replace(num_trials=num_trials)
+
     def begin(self) -> Any:
         """`progress` at the start of a trial."""
         return ()
@@ -117,7 +131,7 @@ class DemonstratedGame(Environment):
 
     def reset(self, key: Array) -> tuple[State, TimeStep]:
         """Draw instance and oracles."""
-        instance_key, skill_key, look_key = jax.random.split(key, 3)
+        instance_key, skill_key, look_key = keys_of(key, 3)
         drawn = self.draw_instance(instance_key)
         state = State(
             instance=drawn if self.instance is None else jnp.asarray(self.instance, drawn.dtype),
@@ -164,11 +178,12 @@ class DemonstratedGame(Environment):
 
     def _look(self, key: Array, state: State, own: Array, reward: Array, ended: Array) -> TimeStep:
         """The TimeStep of a state; `own` [N + 2] as in obs["vector"]."""
-        visible_key, oracle_key = jax.random.split(key)
+        visible_key, oracle_key = keys_of(key, 2)
         prob = self.visible_prob
         if prob is None:
             prob = 1 - state.trial / max(self.num_trials - 1, 1)
-        visible = jax.random.bernoulli(visible_key, jnp.clip(prob, 0.0, 1.0)).astype(jnp.float32)
+        (word,) = draw(visible_key, ())
+        visible = happens(word, prob).astype(jnp.float32)
         parts = [own] if self.shows_own else []
         if self.demonstrators:
             action = self.oracles(oracle_key, state)

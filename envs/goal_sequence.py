@@ -13,8 +13,9 @@ without it only a step onto another cell counts. A demonstrator that is a `peer`
 what a learner sees, without the learner, and is told that it is in its last trial, which it plays again and
 again. With `random_starts` the three goals and the seats start on five different cells (inferred); without,
 the seats start in the middle row as in the paper's code, the demonstrator one cell ahead, where the forced
-first step leads the learner. The compass is ours. Axes: 2 seats, C cells (number C is outside the map), L
-targets of the order.
+first step leads the learner. The compass is ours. For generations (`marl.accumulation`, `marl.lineages`)
+the game has what they ask of games whose demonstrators hold seats. Axes: 2 seats, C cells (number C is
+outside the map), L targets of the order.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from jax import Array
 
 from envs.board import EAST, Board, load_board
 from envs.grid import Avatars, draw, happens, placed, uniform
-from marl.environment import Environment, TimeStep
+from envs.seated_demonstrator import SeatedDemonstrator
+from marl.environment import TimeStep
 from marl.render import PALETTE, Thing, board
 from marl.validation import require_choices
 
@@ -55,26 +57,25 @@ class State(struct.PyTreeNode):
     time: Array  # [] int32 steps played
 
 
-class GoalSequence(Environment):
+class GoalSequence(SeatedDemonstrator):
     """A learner and a demonstrator in a grid with three goals.
 
     obs["grid"] uint8 [2, view, view, 1] is what lies ahead, turned so that ahead is up, oneself in the middle
     of the lowest row: 1 outside the map, 2 .. 4 the goals, 5 oneself and the demonstrator, where a goal
     hides the latter. An oracle sees 3 for its target and 2 for the other goals.
-    obs["vector"] [2, F]: the trial (one-hot, if there are several); whether the last reward was a penalty,
-    none or a hit; where one looks (one-hot, if `shows_direction`); cells ahead and to the right to the
-    oracle's target, zeros for others (if there is a `compass`).
-    Events: `hit`, `missed` (came onto a wrong goal), `saw` (the demonstrator, in what is observed now), and
-    with several trials `trial_1`, `trial_2` ..., the reward in each.
+    obs["vector"] [2, F]: the trial (one-hot, if there are several; those beyond its end count as the last
+    entry); whether the last reward was a penalty, none or a hit; where one looks (one-hot, if
+    `shows_direction`); cells ahead and to the right to the oracle's target, zeros for others (if there is a
+    `compass`).
+    Events: `hit`, `missed` (came onto a wrong goal), `saw` (the demonstrator, in what is observed now),
+    `score`, the reward, `trials`, those that ended (sums of both give the mean score of a trial), and with
+    several trials `trial_1`, `trial_2` ..., the reward in each.
     """
 
     penalty: Any  # [] reward units, cost of a wrong goal
-    first_visible_prob: Any  # [] probability at each step that the demonstrator is seen, in the first trial
-    last_visible_prob: Any  # [] in the last; linear between
     noise_prob: Any  # [] probability after a hit of the oracle that it is shown a later target until the next
+    instance: Any  # [3 + L] cells of the goals (-1: drawn for each episode), then the order; None: both drawn
     layout: str = struct.field(pytree_node=False)  # an empty map of envs/layouts, or a .txt file
-    num_trials: int = struct.field(pytree_node=False)
-    trial_steps: int = struct.field(pytree_node=False)  # steps of a trial
     num_targets: int = struct.field(pytree_node=False)  # L
     order_seed: int | None = struct.field(pytree_node=False)  # one order for all episodes; None: new in each
     random_starts: bool = struct.field(pytree_node=False)  # else in the middle row, looking to the right
@@ -87,15 +88,9 @@ class GoalSequence(Environment):
     shows_direction: bool = struct.field(pytree_node=False)
     compass: bool = struct.field(pytree_node=False)  # the oracle is told the way
 
-    num_agents = 2
     action_space = spaces.Discrete(3)
     grid_codes = (CODES,)
     can_truncate = False
-
-    @property
-    def fixed_horizon(self) -> int:
-        """All trials, one after another."""
-        return self.num_trials * self.trial_steps
 
     @property
     def all_legal(self) -> bool:
@@ -112,13 +107,28 @@ class GoalSequence(Environment):
         require_choices(self, "env", CHOICES)
         if set(self.board.letters.tolist()) != {"."} or min(self.board.shape) < 3:
             raise ValueError(f"env.layout={self.layout}: must have 3 rows and columns or more, all cells .")
-        for name, least in (("num_trials", 1), ("trial_steps", 1), ("num_targets", 1), ("noise_shift", 0)):
+        super().check()
+        if self.instance is not None and jnp.shape(jnp.asarray(self.instance)) != (
+            NUM_GOALS + self.num_targets,
+        ):
+            raise ValueError(f"env.instance: must be {NUM_GOALS + self.num_targets} numbers")
+        for name, least in (("num_targets", 1), ("noise_shift", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"env.{name}={getattr(self, name)}: must be at least {least}")
         if self.view < 3 or self.view % 2 == 0:
             raise ValueError(f"env.view={self.view}: must be odd and at least 3")
         if self.forced_start and self.random_starts:
             raise ValueError("env.forced_start=true: must be false with env.random_starts=true")
+
+    def draw_instance(self, key: Array) -> Array:
+        """[3 + L] int32 an order, and goals unless they are new in each episode (`random_starts`)."""
+        state = self.replace(instance=None).reset(key)[0]
+        goals = jnp.full_like(state.goals, -1) if self.random_starts else state.goals
+        return jnp.concatenate([goals, state.order])
+
+    def novices(self) -> GoalSequence:
+        """Whose seat 1 sees what a learner sees."""
+        return self.replace(demonstrator="peer", noise_prob=jnp.zeros_like(self.noise_prob, jnp.float32))
 
     def reset(self, key: Array) -> tuple[State, TimeStep]:
         """New goals, starts and order; the first trial."""
@@ -129,8 +139,14 @@ class GoalSequence(Environment):
         facing = jnp.full(2, EAST, jnp.int32)
         if self.random_starts:
             sites, facing = np.full_like(sites, nowhere), (uniform(looks) * 4).astype(jnp.int32)
+        known = None if self.instance is None else jnp.asarray(self.instance, jnp.int32)
+        if known is not None:
+            own = jnp.where(known[:NUM_GOALS] >= 0, known[:NUM_GOALS], nowhere)
+            sites = jnp.concatenate([own, jnp.asarray(sites)[NUM_GOALS:]])
         cells = placed(cells, jnp.asarray(sites), jnp.asarray(sites == nowhere), nowhere)
-        if self.order_seed is None:
+        if known is not None:
+            order = known[NUM_GOALS:]
+        elif self.order_seed is None:
             order = (uniform(words) * NUM_GOALS).astype(jnp.int32)
         else:
             rng = np.random.default_rng(self.order_seed)
@@ -143,7 +159,7 @@ class GoalSequence(Environment):
             order=order,
             pointer=jnp.zeros(2, jnp.int32),
             misled=jnp.bool_(False),
-            seen=happens(rest[0], self._visible_prob(time)),
+            seen=happens(rest[0], self.visible_now(time)),
             time=time,
         )
         none = jnp.zeros(2, bool)
@@ -161,7 +177,7 @@ class GoalSequence(Environment):
         avatars, pointer, misled = jax.tree.map(
             lambda x, y: jnp.where(anew, x, y), begun, (avatars, pointer, misled)
         )
-        seen = happens(words[1], self._visible_prob(time))
+        seen = happens(words[1], self.visible_now(time))
         state = state.replace(
             avatars=avatars,
             pointer=pointer,
@@ -174,10 +190,6 @@ class GoalSequence(Environment):
     def target(self, state: State, ahead: int | Array = 0) -> Array:
         """[2] int32 the goal that each seat must visit next, or the one `ahead` places later in the order."""
         return state.order[(state.pointer + 1 + ahead) % self.num_targets]
-
-    def _visible_prob(self, time: Array) -> Any:
-        share = jnp.minimum(time // self.trial_steps, self.num_trials - 1) / max(self.num_trials - 1, 1)
-        return self.first_visible_prob + (self.last_visible_prob - self.first_visible_prob) * share
 
     def _forced(self, time: Array) -> Array:
         """[] bool, the next step is a trial's first and is not chosen."""
@@ -203,7 +215,9 @@ class GoalSequence(Environment):
         legal = ~self._forced(state.time) | (np.arange(3) == FORWARD)
         reward = hit.astype(jnp.float32) - self.penalty * missed
         saw = state.seen & (np.arange(2) == 0)
-        events = {"hit": hit, "missed": missed, "saw": saw}
+        ended = (state.time % self.trial_steps == 0) & (state.time > 0)
+        trials = jnp.broadcast_to(ended, saw.shape)
+        events = {"hit": hit, "missed": missed, "saw": saw, "score": reward, "trials": trials}
         if self.num_trials > 1:
             events |= {f"trial_{k + 1}": reward * (trial == k) for k in range(self.num_trials)}
         return TimeStep(
@@ -234,10 +248,11 @@ class GoalSequence(Environment):
 
     def _vector(self, state: State, hit: Array, missed: Array) -> Array:
         parts = []
-        if self.num_trials > 1:
-            trial = jnp.full(2, jnp.minimum(state.time // self.trial_steps, self.num_trials - 1))
-            trial = trial.at[1].set(self.num_trials - 1) if self.demonstrator == "peer" else trial
-            parts.append(jax.nn.one_hot(trial, self.num_trials))
+        told = self.num_told
+        if told > 1:
+            trial = jnp.full(2, jnp.minimum(state.time // self.trial_steps, told - 1))
+            trial = trial.at[1].set(told - 1) if self.demonstrator == "peer" else trial
+            parts.append(jax.nn.one_hot(trial, told))
         parts.append(jnp.stack([missed, ~hit & ~missed, hit], axis=-1))
         if self.shows_direction:
             parts.append(jax.nn.one_hot(state.avatars.facing, 4))

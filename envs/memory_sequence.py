@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
 from envs.demonstrated_game import DemonstratedGame, State
+from envs.grid import draw, happens, uniform
 
 
 class MemorySequence(DemonstratedGame):
@@ -55,11 +55,13 @@ class MemorySequence(DemonstratedGame):
 
     def draw_instance(self, key: Array) -> Array:
         """[L] int32 uniform digits."""
-        return jax.random.randint(key, (self.length,), 0, self.num_digits, jnp.int32)
+        (words,) = draw(key, (self.length,))
+        return (uniform(words) * self.num_digits).astype(jnp.int32)
 
     def draw_skill(self, key: Array) -> Array:
         """[M] float32 probabilities of the true digit, the best last."""
-        drawn = 1 + self.oracle_range * jax.random.uniform(key, (self.demonstrators,))
+        (words,) = draw(key, (self.demonstrators,))
+        drawn = 1 + self.oracle_range * uniform(words)
         return jnp.sort(1 - 1 / drawn)
 
     def novices(self) -> MemorySequence:
@@ -68,10 +70,9 @@ class MemorySequence(DemonstratedGame):
 
     def oracles(self, key: Array, state: State) -> Array:
         """[M] int32 digits."""
-        knows_key, guess_key = jax.random.split(key)
-        knows = jax.random.bernoulli(knows_key, state.skill)
-        guess = jax.random.randint(guess_key, state.skill.shape, 0, self.num_digits, jnp.int32)
-        return jnp.where(knows, state.instance[state.time], guess)
+        knows, guess = draw(key, state.skill.shape, state.skill.shape)
+        guess = (uniform(guess) * self.num_digits).astype(jnp.int32)
+        return jnp.where(happens(knows, state.skill), state.instance[state.time], guess)
 
     def judge(self, state: State, action: Array) -> tuple[Any, Array, Array]:
         """Whether it is the next digit."""

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax import Array
 
 from envs.demonstrated_game import DemonstratedGame, State
+from envs.grid import draw, uniform
 
 DIAGONAL = 2**0.5  # of the unit square
 
@@ -67,12 +67,13 @@ class TravellingSalesperson(DemonstratedGame):
 
     def draw_instance(self, key: Array) -> Array:
         """[N, 2] float32 uniform cities."""
-        return jax.random.uniform(key, (self.num_cities, 2))
+        (words,) = draw(key, (self.num_cities, 2))
+        return uniform(words)
 
     def draw_skill(self, key: Array) -> Array:
         """[M] float32 temperatures, the lowest first."""
-        drawn = jax.random.uniform(key, (self.demonstrators,))
-        return jnp.sort(self.oracle_temperature + self.oracle_temperature_range * drawn)
+        (words,) = draw(key, (self.demonstrators,))
+        return jnp.sort(self.oracle_temperature + self.oracle_temperature_range * uniform(words))
 
     def novices(self) -> TravellingSalesperson:
         """With oracles of temperature 10, as in the notebook."""
@@ -88,7 +89,9 @@ class TravellingSalesperson(DemonstratedGame):
         far = jnp.linalg.norm(state.instance - state.instance[0], axis=-1)
         worth = -far - DIAGONAL * state.progress.visited
         logits = worth / jnp.maximum(state.skill, 1e-6)[:, None]
-        return jax.random.categorical(key, logits).astype(jnp.int32)
+        (words,) = draw(key, logits.shape)
+        gumbel = -jnp.log(-jnp.log(uniform(words) + 2.0**-25))
+        return (logits + gumbel).argmax(-1).astype(jnp.int32)
 
     def judge(self, state: State, action: Array) -> tuple[Tour, Array, Array]:
         """Whether the city is new, and how near."""

@@ -8,8 +8,10 @@ actions and rewards and no demonstrators. The first generation sees demonstrator
 lifetime (RL^2) is one generation of more trials.
 
 A game for this has, like `envs.demonstrated_game`, `demonstrators`, `num_trials`, `max_trial_steps`,
-`instance`, `best_first`, `novices()`, `trial(state)`, `show(obs, action)` and `alone(obs)`, and tells the
-event `score`. Axes: S seeds, C instances, G generations, K trials, N members, M demonstrators.
+`instance`, `best_first`, `novices()`, `lasting(num_trials)`, `trial(state)`, `show(obs, action)` and
+`alone(obs)`, and tells the event `score`. Where demonstrators hold seats, the last ones, as in
+`envs.seated_demonstrator`, there is no `show`: predecessors act there.
+Axes: S seeds, C instances, G generations, K trials, N members, M demonstrators (one, if it holds a seat).
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from marl.secrets import read_run_config
 from marl.statistics import swept_summary
 from marl.validation import ConfigError
 
-NEEDS = ("demonstrators", "max_trial_steps", "novices", "show", "alone", "trial")
+NEEDS = ("demonstrators", "max_trial_steps", "novices", "lasting", "alone", "trial")
 
 
 def in_context(
@@ -50,20 +52,24 @@ def in_context(
         name: of what this gives.
         lives: {run: {generations: G, trials: K, members: N}} of the runs that this is about. The members
             whose last trial was best, as many as there are demonstrators, are seen by the next generation.
+            Without generations the run is left out.
         num_instances: C, drawn for each seed, none of them met in training.
         instance: null, or one for all.
         seed: of all draws.
         greedy: likeliest actions instead of samples.
 
     Returns:
-        {"RUN NAME": summary} whose swept value is "trial", 0 .. G K - 1, with the metric `score`: of a trial,
-        mean over members and instances, one value a seed.
+        {"RUN NAME": summary} whose swept value is "trial", 0 .. G K - 1, one value a seed. Metrics: `score`
+        of a trial, mean over members and instances; `generation_score`, its mean over the trials of the same
+        generation; `growth`, that less the one of the first generation.
 
     Raises:
         ConfigError: if a run is unknown or its game has no demonstrators to be seen.
     """
     found = {}
     for run, life in lives.items():
+        if not life["generations"]:
+            continue
         if run not in folders:
             raise ConfigError([f"figure.after: no run {run}; there are {', '.join(folders)}"])
         began, folder = time.perf_counter(), folders[run]
@@ -71,7 +77,7 @@ def in_context(
         algo, learners = learning_member(setup.algo, learners)
         if absent := [need for need in NEEDS if not hasattr(setup.env, need)]:
             raise ConfigError([f"figure.after: run {run}: {type(setup.env).__name__} has no {absent[0]}"])
-        env = setup.env.replace(num_trials=life["trials"])
+        env = setup.env.lasting(life["trials"])
         if life["members"] < max(env.demonstrators, 1):
             raise ConfigError([f"figure.after: lives.{run}.members={life['members']}: must be at least M"])
         learners = algo.for_acting(learners)
@@ -79,8 +85,11 @@ def in_context(
         sizes = {"num_generations": life["generations"], "num_members": life["members"]}
         own = None if instance is None else jnp.asarray(instance)
         score = _seeds(env, algo, learners, keys, own, num_instances=num_instances, greedy=greedy, **sizes)
-        values = np.asarray(score, np.float64).reshape(len(keys), -1).T  # [G K, S]
-        found[f"{run} {name}"] = swept_summary({"score": values}, "trial", range(len(values)), began)
+        score = np.asarray(score, np.float64)  # [S, G, K]
+        whole = np.broadcast_to(score.mean(-1, keepdims=True), score.shape)
+        told = {"score": score, "generation_score": whole, "growth": whole - whole[:, :1]}
+        told = {k: v.reshape(len(keys), -1).T for k, v in told.items()}  # [G K, S]
+        found[f"{run} {name}"] = swept_summary(told, "trial", range(len(told["score"])), began)
     return found
 
 
@@ -117,6 +126,7 @@ def generations(
     """[G, K, N] scores of all trials of one chain of generations, on the instance of `env`."""
     env, seen = env.novices(), env.demonstrators
     first = jax.eval_shape(jax.vmap(env.reset), jax.random.split(key, num_members))[1]
+    first = first if hasattr(env, "show") else first.take([0], axis=1)
     empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
     saved = (algo.initial_carry(env, empty), empty.obs)  # [N, ...]
     act = lambda carry, ts, key: algo.act(env, learner, carry, ts, key, greedy)[:2]
@@ -153,27 +163,36 @@ def _lifetime(
     reset_key, key = jax.random.split(key)
     state, ts = jax.vmap(env.reset)(jax.random.split(reset_key, num))
     theirs = jax.tree.map(lambda x: jnp.tile(x, (num, *(1,) * (x.ndim - 1))), before)  # [N M, ...]
-    choose = lambda when, new, old: jax.tree.map(
-        lambda x, y: jnp.where(when.reshape(-1, *(1,) * (x.ndim - 1)), x, y), new, old
-    )
 
-    def watch(ts: TimeStep, carry: Any, began: Array, key: Array) -> tuple[dict, Any]:
-        """What the members see, and the predecessors' carry; `began` [N] where a trial begins."""
+    def ask(ts: TimeStep, carry: Any, began: Array, key: Array) -> tuple[Array, Any]:
+        """What the predecessors do [N, M] in answer to `ts` of the members, and their carry; `began` [N]."""
         own = jax.tree.map(lambda x: jnp.repeat(x, seen, axis=0), ts.replace(obs=env.alone(ts.obs)))
-        carry, obs = choose(jnp.repeat(began, seen), theirs, (carry, own.obs))
+        carry, obs = _choose(jnp.repeat(began, seen), theirs, (carry, own.obs))
         action, carry = act(carry, own.replace(obs=obs), key)
-        shown = env.show(ts.obs, action.reshape(num, seen, 1).swapaxes(1, 2))
-        return jax.tree.map(lambda x, y: jnp.where(has_predecessors, x, y), shown, ts.obs), carry
+        return action.reshape(num, seen), carry
+
+    def view(ts: TimeStep, carry: Any, began: Array, key: Array) -> tuple[TimeStep, Array | None, Any]:
+        """What the members see, what is done in other seats [N, M], and the predecessors' carry."""
+        if not seen:
+            return ts, None, carry
+        if hasattr(env, "show"):
+            action, carry = ask(ts, carry, began, key)
+            shown = env.show(ts.obs, action[:, None])
+            shown = jax.tree.map(lambda x, y: jnp.where(has_predecessors, x, y), shown, ts.obs)
+            return ts.replace(obs=shown), None, carry
+        ask_key, key = jax.random.split(key)
+        action, carry = ask(ts.take(range(1, 1 + seen), axis=1), carry, began, ask_key)
+        anything = jax.random.randint(key, action.shape, 0, env.action_space.n, action.dtype)
+        return ts.take([0], axis=1), jnp.where(has_predecessors, action, anything), carry
 
     def step(now: tuple, key: Array) -> tuple[tuple, None]:
         state, ts, carry, watched, began, kept, score = now
         watch_key, act_key, env_key = jax.random.split(key, 3)
         trial = env.trial(state)
-        kept = choose(began & (trial == trials - 1), (carry, env.alone(ts.obs)), kept)
-        if seen:
-            obs, watched = watch(ts, watched, began, watch_key)
-            ts = ts.replace(obs=obs)
-        action, carry = act(carry, ts, act_key)
+        own, others, watched = view(ts, watched, began, watch_key)
+        kept = _choose(began & (trial == trials - 1), (carry, env.alone(own.obs)), kept)
+        action, carry = act(carry, own, act_key)
+        action = action if others is None else jnp.concatenate([action, others], axis=1)
         state, ts = jax.vmap(env.step)(jax.random.split(env_key, num), state, action)
         score += (jnp.arange(trials)[:, None] == trial) * ts.events["score"][:, 0]
         return (state, ts, carry, watched, env.trial(state) != trial, kept, score), None
@@ -182,3 +201,8 @@ def _lifetime(
     keys = jax.random.split(key, trials * env.max_trial_steps)
     *_, kept, score = jax.lax.scan(step, first, keys)[0]
     return kept, score
+
+
+def _choose(when: Array, new: Any, old: Any) -> Any:
+    """`new` where `when` [B], else `old`, leaves [B, ...]."""
+    return jax.tree.map(lambda x, y: jnp.where(when.reshape(-1, *(1,) * (x.ndim - 1)), x, y), new, old)

@@ -208,6 +208,9 @@ def frozen_player(name: str, held: list[int], plugins: Iterable[str] = ()) -> Fr
     """
     setup, learner = load_seed(name, plugins)
     algo, learner = learning_member(setup.algo, learner)
+    if isinstance(setup.algo, Mixture):  # those who learned hold only some of its seats
+        own = [seat for seat, member in enumerate(setup.algo.holder) if member == 0]
+        held = [own.index(seat) if seat in own else seat for seat in held]
     if max(held) >= len(algo.seats):
         raise ValueError(f"{name} has {len(algo.seats)} learning seats; it cannot play seat {max(held)}")
     return hold(algo, learner, held)

@@ -2,7 +2,8 @@
 
 A file configs/experiment/PAPER/FIGURE.yaml names its runs by their overrides, says what to
 plot, and states its claims as bounds on a statistic over seeds. `marl.experiment` runs them,
-draws them and checks them. A run can begin from an earlier one, `start_from=TITLE`. A figure with a node
+draws them and checks them. A run can begin from an earlier one, `start_from=TITLE`, and an earlier one can
+hold seats, `seats=[0,TITLE]`. A figure with a node
 `measure` trains nothing: each of its runs is handed, built, to that function, which gives a summary of the
 same form. Each node of `after` is called when all runs are trained, as f(folders={run: its folder}, ...),
 and gives {title: summary}.
@@ -83,6 +84,8 @@ def run_experiment(
             continue
         if run_cfg.start_from in runs:
             run_cfg.start_from = str(folder / run_cfg.start_from)
+        if not isinstance(run_cfg.seats, str):
+            run_cfg.seats = [str(folder / seat) if seat in runs else seat for seat in run_cfg.seats]
         if "measure" in figure:
             summary = construct(run_cfg.figure.measure, setup=build(run_cfg))
             shown = list(summary["metrics"])

@@ -33,7 +33,8 @@ def generation_curves(
         x_label, y_label: of the axes; limits: of y, or None.
         labels: {title of a summary: legend}; others are not drawn.
         per_generation: of the swept value in a generation; the first `labels` has generations.
-        published: {title of a summary: {x: [], y: []}}; show_published: whether these and `lines` are drawn.
+        published: {title of a summary: {x: [], y: []}}, or `generations`, 1 at the end of the first one,
+            instead of x; show_published: whether these and `lines` are drawn.
         lines: {text: value}, horizontal lines.
     """
     plt = pyplot()
@@ -43,7 +44,8 @@ def generation_curves(
         if show_published and name in published:
             known = published[name]
             style = {"linestyle": "--", "linewidth": 1, "marker": "o", "markersize": 3, "alpha": 0.8}
-            axis.plot(known["x"], known["y"], color=colour, **style)
+            x = known["x"] if "x" in known else [n * per_generation for n in known["generations"]]
+            axis.plot(x, known["y"], color=colour, **style)
     _boundaries(axis, summaries[next(iter(labels))], per_generation)
     for text, value in lines.items() if show_published else ():
         axis.axhline(value, color="0.4", linestyle=":", linewidth=1)

@@ -31,12 +31,12 @@ class Runner(struct.PyTreeNode):
     episode_length: Array  # [E] int32 steps of the episode under way
 
 
-def start(algo: Algorithm, env: Environment, key: Array, num_envs: int) -> Runner:
-    """A fresh learner before `num_envs` fresh games."""
+def start(algo: Algorithm, env: Environment, key: Array, num_envs: int, learner: Any = None) -> Runner:
+    """A learner before `num_envs` fresh games; None: a fresh one."""
     learn_key, env_key = jax.random.split(key)
     state, ts = jax.vmap(env.reset)(_game_keys(env_key, num_envs, algo.group_size))
     return Runner(
-        learner=algo.init(learn_key, env, ts),
+        learner=algo.init(learn_key, env, ts) if learner is None else learner,
         state=state,
         ts=ts,
         carry=algo.initial_carry(env, ts),

@@ -3,8 +3,14 @@
 **Source**: algorithm 3 of Cook, Lu, Hughes, Leibo and Foerster 2024 (arXiv 2406.00392). A generation is a
 population of learners with games of their own. The predecessors are seen with a probability that falls
 linearly from 1 at the start of a generation to 0 at its end; those of the first generation are untrained.
-A game for this has `visible_prob`, `draw_instance` and what `marl.predecessors` asks for.
-Axes: S seeds, G generations, N members, M demonstrators, U updates of a generation, B points of a generation.
+
+Three kinds of games can be lived in. Where predecessors are told about (`envs.demonstrated_game`), a game has
+what `marl.predecessors` asks for. Where they act (`envs.seated_demonstrator`), they hold the seats that
+`seats` gives to players that do not learn, who hold them in the first generation: the founders. A game whose
+players cannot fade from view (a social dilemma) has neither `seen_with` nor an instance: there a generation
+of newcomers plays among its elders, which is ours, not the source's. The best are those of the highest
+return in the last point of their curve (the source: in their last episode).
+Axes: S seeds, N members, P learners of a member, M predecessors, U updates of a generation, B points of it.
 """
 
 from __future__ import annotations
@@ -21,13 +27,13 @@ from jax import Array
 
 from marl.build import Setup
 from marl.learner import start, train
-from marl.metrics import report
-from marl.predecessors import Predecessors
+from marl.metrics import SHARES, Tally, report
+from marl.population import Frozen, Mixture
+from marl.predecessors import Learner, Predecessors
 from marl.statistics import swept_summary
 from marl.validation import ConfigError
 
-SEEN = ("all", "best", "none")
-STATIC = ("num_envs", "num_generations", "num_members", "num_points", "point_updates", "seen", "renewed")
+SEEN = ("all", "best", "founders", "none")
 
 
 def in_weights(
@@ -43,9 +49,10 @@ def in_weights(
 ) -> dict[str, Any]:
     """Train generations; a run's summary whose swept value is "step", environment steps so far.
 
-    Each seed has an instance of its own, the same for all its generations, unless the game names one.
-    Metrics: `return` of the episodes, mean over members and over the updates of a point; `score` of a trial
-    likewise, where negative rewards count 0; `best_return`, of the member with the highest one.
+    Each seed has an instance of its own, the same for all its generations, unless the game names one or has
+    none. Metrics of the seats that learn: `return` of the episodes, mean over members and over the updates of
+    a point; `best_return`, of the member with the highest one; where the game tells them, `score` of a trial,
+    and shares such as `cooperation_rate` (see `marl.metrics`).
 
     Args:
         setup: the game and the algorithm; `total_steps` of its configuration are those of one generation, of
@@ -54,103 +61,166 @@ def in_weights(
         num_members: N.
         num_fresh: generations that begin with fresh learners; later ones continue the members before them.
         renewed: names of the layers that begin anew even then.
-        seen: all, the members of the generation before fill the slots; best, the one with the highest return
-            in its last update fills all slots; none.
+        seen: all, the learners of the generation before fill slots or seats, in turn; best, those of the
+            member with the highest return do; founders, those of the first generation stay; none.
         flag: what predecessors are told where learners are told whether they see anybody.
         num_points: B, points of the curve of each generation.
 
     Raises:
-        ConfigError: if the game has no slots, or numbers do not fit.
+        ConfigError: if the game has no slots and nobody else a seat, or numbers do not fit.
     """
-    began, cfg = time.perf_counter(), setup.cfg
+    began, cfg, env = time.perf_counter(), setup.cfg, setup.env
+    algo = setup.algo.members[0] if isinstance(setup.algo, Mixture) else setup.algo
     _check(setup, num_generations, num_members, num_fresh, num_points, seen)
-    keys = jax.vmap(jax.random.key)(jnp.arange(cfg.seed, cfg.seed + cfg.num_seeds))
-    per_point = cfg.num_envs * setup.algo.num_steps * num_points
-    point_updates = math.ceil(cfg.total_steps / per_point)
-    sizes = {"num_envs": cfg.num_envs, "num_generations": num_generations, "num_members": num_members}
-    sizes |= {"num_points": num_points, "point_updates": point_updates}
-    told = {"seen": seen, "renewed": tuple(renewed)}
-    found = _lineages(setup.env, setup.algo, keys, jnp.int32(num_fresh), jnp.float32(flag), **sizes, **told)
-    found = {k: np.asarray(v, np.float64).reshape(cfg.num_seeds, -1).T for k, v in found.items()}  # [G B, S]
-    steps = cfg.num_envs * setup.algo.num_steps * point_updates
-    return swept_summary(found, "step", steps * np.arange(1, num_generations * num_points + 1), began)
+    seeds = jax.vmap(jax.random.key)(jnp.arange(cfg.seed, cfg.seed + cfg.num_seeds))
+    instance_keys, keys = jax.vmap(jax.random.split, out_axes=1)(seeds)
+    drawn = None
+    if hasattr(env, "draw_instance") and env.instance is None:
+        drawn = jax.vmap(env.draw_instance)(instance_keys)
+    steps = cfg.num_envs * algo.num_steps
+    sizes = {"num_points": num_points, "point_updates": math.ceil(cfg.total_steps / (steps * num_points))}
+    before, found = None, []
+    for number in range(num_generations):
+        fresh, untrained = _newborns(env, algo, _learning(setup), keys, number, num_members)
+        current = fresh if number < num_fresh else _kept(before[0], fresh, tuple(renewed))
+        rule, learners = _rule(setup, algo, current, before or (untrained, None), number, seen, flag)
+        began_with = (rule, env, drawn, learners, keys, jnp.int32(number))
+        told = {"sees": seen != "none", "learning": _learning(setup), "num_envs": cfg.num_envs}
+        before, metrics = _generation(*began_with, **told, **sizes)
+        found.append(jax.tree.map(np.asarray, metrics))
+    joined = {k: np.concatenate([told[k] for told in found], axis=1).T for k in found[0]}  # [G B, S]
+    points = steps * sizes["point_updates"] * np.arange(1, num_generations * num_points + 1)
+    return swept_summary({k: v.astype(np.float64) for k, v in joined.items()}, "step", points, began)
+
+
+def _learning(setup: Setup) -> tuple[int, ...]:
+    """The seats that learn."""
+    if not isinstance(setup.algo, Mixture):
+        return tuple(range(setup.env.num_agents))
+    return tuple(i for i, member in enumerate(setup.algo.holder) if member == 0)
+
+
+@functools.partial(jax.jit, static_argnames=("learning", "num_members"))
+def _newborns(
+    env: Any, algo: Any, learning: tuple[int, ...], keys: Array, number: Any, num_members: int
+) -> tuple[Any, Any]:
+    """Learners [S, N, ...] of a generation, and as many that stay untrained; compiled by itself, once."""
+    ts = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), 1))[1].take(learning, axis=1)
+
+    def one(key: Array) -> Any:
+        keys = jax.random.split(jax.random.fold_in(key, number), 2 * num_members)
+        return jax.vmap(lambda key: algo.init(key, env, ts))(keys)
+
+    born = jax.vmap(one)(keys)
+    pick = lambda part: jax.tree.map(lambda x: x[:, part], born)
+    return pick(slice(num_members)), pick(slice(num_members, None))
+
+
+def _rule(
+    setup: Setup, algo: Any, current: Any, before: tuple, number: int, seen: str, flag: float
+) -> tuple[Any, Any]:
+    """Who plays: the rule, and its learners [S, N, ...]; `before`: learners and their returns [S, N]."""
+    seated = isinstance(setup.algo, Mixture)
+    if not seated and seen == "none":
+        return algo, current
+    if not seated:
+        past = _elders(algo.for_acting(before[0]), before[1], setup.env.demonstrators, seen, False)
+        return Predecessors(algo=algo, flag=jnp.float32(flag)), Learner(current, past)
+    num = setup.env.num_agents - len(_learning(setup))
+    if number == 0 or seen in ("founders", "none"):
+        return setup.algo, (current, *((),) * (len(setup.algo.members) - 1))
+    past = _elders(algo.for_acting(before[0]), before[1], num, seen, True)
+    elders = Frozen(algo.replace(seats=tuple(range(num))), ())
+    holder = tuple(int(member > 0) for member in setup.algo.holder)
+    return Mixture((algo, elders), holder), (current, past)
+
+
+@functools.partial(jax.jit, static_argnames=("num", "seen", "seated"))
+def _elders(learners: Any, return_: Array | None, num: int, seen: str, seated: bool) -> Any:
+    """`num` predecessors that each member meets.
+
+    Args:
+        learners: leaves [S, N, P, ...]; return_: [S, N], None: any is the best.
+        num: M.
+        seen: all or best.
+        seated: they hold seats.
+
+    Returns:
+        leaves [S, N, M, ...] if seated, else [S, N, M, P, ...].
+    """
+    shape = jax.tree.leaves(learners)[0].shape
+    best = jnp.zeros(shape[0], jnp.int32) if return_ is None else return_.argmax(-1)
+
+    def one(x: Array) -> Array:
+        if seen == "best":
+            x = jnp.take_along_axis(x, best.reshape(-1, *(1,) * (x.ndim - 1)), 1)
+        x = x.reshape(x.shape[0], -1, *x.shape[3:]) if seated else x
+        x = x[:, np.arange(num) % x.shape[1], None]
+        return jnp.broadcast_to(jnp.moveaxis(x, 2, 1), (x.shape[0], shape[1], num, *x.shape[3:]))
+
+    return jax.tree.map(one, learners)
+
+
+STATIC = ("sees", "learning", "num_envs", "num_points", "point_updates")
 
 
 @functools.partial(jax.jit, static_argnames=STATIC)
-def _lineages(
+def _generation(
+    rule: Any,
     env: Any,
-    algo: Any,
+    drawn: Array | None,
+    learners: Any,
     keys: Array,
-    num_fresh: Array,
-    flag: Array,
+    number: Array,
     *,
+    sees: bool,
+    learning: tuple[int, ...],
     num_envs: int,
-    num_generations: int,
-    num_members: int,
     num_points: int,
     point_updates: int,
-    seen: str,
-    renewed: tuple[str, ...],
-) -> dict[str, Array]:
-    """Metrics, each [S, G, B]."""
-    rule = algo if seen == "none" else Predecessors(algo=algo, flag=flag)
+) -> tuple[tuple[Any, Array], dict[str, Array]]:
+    """A generation of each seed: its learners [S, N, ...] and their last returns [S, N]; metrics, [S, B]."""
     num_updates = num_points * point_updates
 
-    def born(env: Any, keys: Array, before: Any, number: Array) -> Any:
-        """Runners [N, ...] of a generation; `before`: current learners and returns [N]."""
-        runners = jax.vmap(lambda key: start(rule, env, key, num_envs))(keys)
-        learners, return_ = before
-        fresh = runners.learner if seen == "none" else runners.learner.current
-        keep = _kept(learners, fresh, renewed)
-        current = jax.tree.map(lambda new, old: jnp.where(number < num_fresh, new, old), fresh, keep)
-        if seen == "none":
-            return runners.replace(learner=current)
-        past = _shown(algo.for_acting(learners), return_, env.demonstrators, seen)
-        return runners.replace(learner=runners.learner.replace(current=current, past=past))
-
-    def generation(env: Any, before: Any, now: tuple[Array, Array]) -> tuple[Any, dict[str, Array]]:
-        number, key = now
-        birth_keys, keys = jax.random.split(key, (2, num_members))
-        runners = born(env, birth_keys, before, number)
+    def society(drawn: Array | None, learners: Any, key: Array) -> tuple[tuple[Any, Array], dict]:
+        own = env if drawn is None else env.replace(instance=drawn)
+        num_members = jax.tree.leaves(learners)[0].shape[0]
+        birth_keys, keys = jax.random.split(jax.random.fold_in(key, number), (2, num_members))
+        begin = lambda learner, key: start(rule, own, key, num_envs, learner)
+        runners = jax.vmap(begin)(learners, birth_keys)
 
         def update(runners: Any, i: Array) -> tuple[Any, dict[str, Array]]:
-            prob = 0.0 if seen == "none" else 1 - i / max(num_updates - 1, 1)
-            game = env.replace(visible_prob=jnp.asarray(prob, jnp.float32))
-            runners, told = jax.vmap(lambda r, k: train(rule, game, r, k, i[None]))(runners, keys)
-            told = jax.vmap(lambda told: report(*told))(told)
-            score = told["events/score"] / told["events/trials"]
-            return runners, {"return": told["return"], "score": score}  # [N]
+            prob = 1 - i / max(num_updates - 1, 1) if sees else 0.0
+            prob = jnp.asarray(prob, jnp.float32)
+            game = own.seen_with(prob) if hasattr(own, "seen_with") else own
+            runners, seen = jax.vmap(lambda r, k: train(rule, game, r, k, i[None]))(runners, keys)
+            return runners, jax.vmap(lambda seen: _told(*seen, learning))(seen)
 
         runners, found = jax.lax.scan(update, runners, jnp.arange(num_updates))
-        last = found["return"][-1]
-        learners = runners.learner if seen == "none" else runners.learner.current
-        return (learners, last), _points(found, num_points)
+        found = {k: v.reshape(num_points, -1, v.shape[-1]) for k, v in found.items()}  # [B, U / B, N]
+        told = {k: jnp.nanmean(v, (1, 2)) for k, v in found.items()}
+        return_ = jnp.nanmean(found["return"], 1)  # [B, N]
+        return (_current(runners.learner), return_[-1]), told | {"best_return": return_.max(-1)}
 
-    def lineage(key: Array) -> dict[str, Array]:
-        instance_key, first_key, key = jax.random.split(key, 3)
-        instance = env.draw_instance(instance_key) if env.instance is None else jnp.asarray(env.instance)
-        own = env.replace(instance=instance, visible_prob=jnp.float32(0))
-        ts = jax.vmap(own.reset)(jax.random.split(first_key, num_envs))[1]
-        untrained = jax.vmap(lambda key: algo.init(key, own, ts))(jax.random.split(first_key, num_members))
-        before = untrained, jnp.zeros(num_members)
-        now = jnp.arange(num_generations), jax.random.split(key, num_generations)
-        return jax.lax.scan(functools.partial(generation, own), before, now)[1]
-
-    return jax.vmap(lineage)(keys)
+    return jax.vmap(society, in_axes=(None if drawn is None else 0, 0, 0))(drawn, learners, keys)
 
 
-def _points(found: dict[str, Array], num_points: int) -> dict[str, Array]:
-    """Metrics [B] of `found` [U, N]: means over members and the updates of a point; the best member's."""
-    points = {k: v.reshape(num_points, -1, v.shape[-1]) for k, v in found.items()}
-    told = {k: jnp.nanmean(v, (1, 2)) for k, v in points.items()}
-    return told | {"best_return": jnp.nanmean(points["return"], 1).max(-1)}
+def _current(learner: Any) -> Any:
+    """What learns of all that a rule knows."""
+    if isinstance(learner, Learner):
+        return learner.current
+    return learner[0] if type(learner) is tuple else learner
 
 
-def _shown(learners: Any, return_: Array, demonstrators: int, seen: str) -> Any:
-    """Those that each member sees, leaves [N, M, ...], of learners [N, ...] with these returns [N]."""
-    num = return_.shape[0]
-    order = jnp.arange(num) if seen == "all" else jnp.full(demonstrators, return_.argmax())
-    return jax.tree.map(lambda x: jnp.broadcast_to(x[order], (num, len(order), *x.shape[1:])), learners)
+def _told(tally: Tally, losses: dict[str, Array], learning: tuple[int, ...]) -> dict[str, Array]:
+    """Metrics [] of the seats that learn."""
+    pick = lambda tree: jax.tree.map(lambda x: x[..., np.array(learning)], tree)
+    own = tally.replace(reward=pick(tally.reward), return_=pick(tally.return_), events=pick(tally.events))
+    told = report(own, losses)
+    found = {k: told[k] for k in ("return", *SHARES) if k in told}
+    if {"score", "trials"} <= tally.events.keys():
+        found["score"] = told["events/score"] / told["events/trials"]
+    return found
 
 
 def _kept(old: Any, fresh: Any, renewed: tuple[str, ...]) -> Any:
@@ -167,16 +237,23 @@ def _check(
     setup: Setup, num_generations: int, num_members: int, num_fresh: int, num_points: int, seen: str
 ) -> None:
     """Raise ConfigError for what does not fit."""
-    env, errors = setup.env, []
-    if not all(hasattr(env, need) for need in ("show", "alone", "draw_instance", "visible_prob")):
-        raise ConfigError([f"env: {type(env).__name__} has no demonstrators to be seen"])
+    env, errors, seated = setup.env, [], isinstance(setup.algo, Mixture)
+    if not seated and not all(hasattr(env, need) for need in ("show", "alone", "draw_instance", "seen_with")):
+        name = type(env).__name__
+        raise ConfigError(
+            [f"env: {name} has no demonstrators to be seen; give seats to those who do not learn"]
+        )
     numbers = {"num_generations": num_generations, "num_members": num_members, "num_points": num_points}
     for name, value in {**numbers, "num_fresh": num_fresh}.items():
         if value < 1:
             errors.append(f"figure.measure.{name}={value}: must be at least 1")
     if seen not in SEEN:
         errors.append(f"figure.measure.seen={seen}: must be one of {', '.join(SEEN)}")
-    if seen == "all" and num_members != env.demonstrators:
+    if seen == "founders" and not seated:
+        errors.append("figure.measure.seen=founders: founders hold seats, and here nobody else holds one")
+    if seen == "none" and seated and not hasattr(env, "seen_with"):
+        errors.append(f"figure.measure.seen=none: in {type(env).__name__} all are seen")
+    if not seated and seen == "all" and num_members != env.demonstrators:
         errors.append(f"figure.measure.num_members={num_members}: must be env.demonstrators")
     if errors:
         raise ConfigError(errors)

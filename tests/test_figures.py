@@ -10,6 +10,7 @@ NOT_MET = {
     "baselines/allelopathic_harvest",
     "baselines/stag_hunt_grid",
     "cook2024/fig4_right",
+    "cook2024/fig5_right",
     "duque2025/coin_game",
     "lio2020/cleanup",
     "piche2025/trust_and_split",

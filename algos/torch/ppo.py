@@ -46,6 +46,8 @@ class PPO:
             raise ValueError("algo.critic_learning_rate: backend=torch has one step size; use null")
         if rule.group_size > 1:
             raise ValueError("algo.group_size: backend=torch has no groups of games; use 1, or backend=jax")
+        if rule.value_clip_eps is not None:
+            raise ValueError("algo.value_clip_eps: backend=torch clips no values; use null, or backend=jax")
         if rule.final_learning_share is not None:
             raise ValueError("algo.final_learning_share: backend=torch has one step size; use null")
         if rule.final_ent_coef is not None:

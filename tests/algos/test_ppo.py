@@ -218,6 +218,15 @@ def test_loss_by_hand():
     assert float(loss) == pytest.approx(policy + 0.5 * value_error - 0.1 * entropy, rel=1e-5)
 
 
+def test_a_clipped_value_counts_with_the_larger_error():
+    # old 0, bound .2, target 1: 0.5 counts as .2; -1 is worse than its bound; .1 is within it
+    batch = {"action": jnp.zeros(3, jnp.int32), "credit": jnp.zeros(3), "target": jnp.ones(3)}
+    batch |= {"log_prob": jnp.full(3, jnp.log(0.5)), "value": jnp.zeros(3)}
+    weights = {"clip_eps": 0.2, "vf_coef": 1.0, "ent_coef": 0.0, "value_clip_eps": 0.2}
+    loss = ppo_loss(Categorical(jnp.zeros((3, 2))), jnp.array([0.5, -1.0, 0.1]), batch, **weights)[0]
+    assert float(loss) == pytest.approx((0.8**2 + 2**2 + 0.9**2) / 6)
+
+
 def test_clipping_stops_the_gradient_only_where_the_step_went_too_far():
     """Ratio 2 with credit 1 is clipped; ratio 2 with credit -1, and ratio 0.5 with credit 1, are not."""
 

@@ -290,3 +290,28 @@ def test_a_picture_shows_goals_and_seats():
     env = game()
     image = env.picture(begin(env, GOALS, [0], (3, 2, EAST), AWAY))
     assert image.shape == (7 * 34 + 1, 7 * 34 + 1, 3)
+
+
+def test_an_instance_fixes_the_order_and_goals_unless_they_are_minus_one():
+    env, draw = game(num_targets=4), jax.jit(GoalSequence.draw_instance)
+    drawn = draw(env, KEY)
+    assert drawn.shape == (7,)
+    state = reset(env.replace(instance=drawn), jax.random.key(5))[0]
+    assert jnp.concatenate([state.goals, state.order]).tolist() == drawn.tolist()
+    scattered = game(num_targets=4, random_starts=True)
+    drawn = draw(scattered, KEY)
+    assert drawn[:3].tolist() == [-1, -1, -1]
+    states = [reset(scattered.replace(instance=drawn), key)[0] for key in jax.random.split(KEY, 4)]
+    assert all((state.order == drawn[3:]).all() for state in states)
+    assert len({tuple(state.goals.tolist()) for state in states}) > 1
+
+
+def test_a_longer_episode_is_observed_in_the_same_size():
+    env = game(trial_steps=1).lasting(6)
+    state, ts = reset(env, KEY)
+    shown = []
+    for _ in range(6):
+        shown.append(int(ts.obs["vector"][LEARNER, :4].argmax()))
+        state, ts = step(env, KEY, state, jnp.array([LEFT, LEFT], jnp.int32))
+    assert shown == [0, 1, 2, 3, 3, 3]
+    assert bool(ts.done)

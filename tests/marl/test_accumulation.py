@@ -92,3 +92,22 @@ def test_curves_of_generations_are_drawn(tmp_path):
     shown = {"labels": {"known": "ours"}, "published": published, "show_published": True}
     generation_curves(summaries={"known": found, "other": found}, path=path, **words, **numbers, **shown)
     assert path.stat().st_size > 10_000
+
+
+class Ahead(Algorithm):
+    """Always walks ahead."""
+
+    def act(self, env, learner, carry, ts, key, greedy=False):
+        return jnp.full(ts.reward.shape, 2, jnp.int32), carry, ()
+
+
+def test_predecessors_that_hold_a_seat_walk_in_the_learner_s_world():
+    # the middle row from its second cell on: goal 0 is in the learner's way, goals 1 and 2 are not
+    goals, order = [3 * 7 + 4, 0, 48], [1, 0, 0, 2]
+    fields = ["num_targets=4", "trial_steps=8", "noise_prob=0", f"instance={goals + order}"]
+    env = build_env(compose(["env=goal_sequence", *(f"env.{field}" for field in fields)])).lasting(3)
+    assert env.num_told == 4
+    run = jax.jit(
+        lambda key: generations(env, Ahead(), (), key, num_generations=2, num_members=2, greedy=False)
+    )
+    assert run(jax.random.key(0)).tolist() == np.ones((2, 3, 2)).tolist()  # one hit in each trial

@@ -84,6 +84,11 @@ def test_a_frozen_policy_plays_in_its_seat_with_the_parameters_of_its_seed(train
         np.testing.assert_array_equal(mine[0], all_of_them[1, 1])
 
 
+def test_a_policy_that_alone_learned_plays_in_its_seat(tmp_path):
+    run(compose([*TINY, "seats=[tit_for_tat,0]"]), tmp_path / "run")
+    assert frozen_player(str(tmp_path / "run"), [1]).algo.seats == (0,)
+
+
 def test_a_learner_plays_beside_a_frozen_policy_and_a_scripted_player(trained):
     for other in (str(trained), "tit_for_tat"):
         setup = load(*TINY, f"seats=[0,'{other}']")

@@ -8,7 +8,7 @@ import pytest
 from marl.algorithm import Algorithm
 from marl.build import load
 from marl.learner import rollout, start
-from marl.lineages import _kept, in_weights
+from marl.lineages import _elders, _kept, in_weights
 from marl.predecessors import Predecessors
 from marl.validation import ConfigError
 
@@ -93,7 +93,8 @@ NUMBERS = {
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ({"seen": "some"}, "seen=some: must be one of all, best, none"),
+        ({"seen": "some"}, "seen=some: must be one of all, best, founders, none"),
+        ({"seen": "founders"}, "nobody else holds one"),
         ({"num_members": 3}, "num_members=3: must be env.demonstrators"),
         ({"num_generations": 0}, "num_generations=0: must be at least 1"),
     ],
@@ -107,3 +108,45 @@ def test_games_without_slots_are_refused():
     setup = load("env=prisoners_dilemma")
     with pytest.raises(ConfigError, match="MatrixGame has no demonstrators"):
         in_weights(setup=setup, seen="all", **NUMBERS)
+
+
+DONORS = [
+    "env=donor_game",
+    "env.num_players=4",
+    "seats=[0,0,donor_strategy,donor_strategy]",
+    *LEARNS[:2],
+    *LEARNS[3:],
+]
+
+
+@pytest.mark.parametrize("seen", ["all", "founders"])
+def test_newcomers_live_among_elders_who_hold_seats(seen):
+    found = in_weights(setup=load(*DONORS), seen=seen, **NUMBERS)
+    assert [point["step"] for point in found["sweep"]] == [32, 64]
+    rate = np.array(found["metrics"]["cooperation_rate"]["per_seed"])
+    assert rate.shape == (2, 2)
+    assert ((rate > 0.1) & (rate < 0.9)).all()  # untrained learners choose any gift
+    assert "score" not in found["metrics"]
+
+
+def test_elders_fill_seats_in_turn():
+    learners = jnp.arange(6.0).reshape(1, 3, 2)  # a seed, three members of two learners
+    assert _elders(learners, None, 4, "all", True)[0].tolist() == [[0, 1, 2, 3]] * 3
+    assert _elders(learners, jnp.array([[0.0, 2.0, 1.0]]), 3, "best", True)[0].tolist() == [[2, 3, 2]] * 3
+    assert _elders(learners, None, 3, "all", False)[0, 0].tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert _elders(learners, jnp.array([[0.0, 2.0, 1.0]]), 2, "best", False)[0, 0].tolist() == [[2, 3]] * 2
+
+
+def test_a_demonstrator_who_holds_a_seat_fades_from_view():
+    overrides = [
+        "env=goal_sequence_in_weights",
+        "env.trial_steps=4",
+        "seats=[0,random]",
+        *LEARNS[:2],
+        *LEARNS[3:],
+    ]
+    found = in_weights(setup=load(*overrides), seen="best", **NUMBERS)
+    score = np.array(found["metrics"]["score"]["per_seed"])
+    np.testing.assert_allclose(
+        score, found["metrics"]["return"]["per_seed"], atol=1e-6
+    )  # one trial an episode
