@@ -27,7 +27,7 @@ from algos.td import LOSSES, SCHEDULES, epsilon_at, q_loss, q_optimizer, q_targe
 from marl.algorithm import Algorithm, Batch
 from marl.environment import Environment, TimeStep
 from marl.heads import QNetwork, initial_carry
-from marl.population import Seats, num_learners, to_learners, to_seats
+from marl.population import Seats, each_learner, num_learners, to_learners, to_seats
 from marl.validation import require_choices
 
 PER_STAGE = ("learning_rate", "epsilon_start", "epsilon_end", "epsilon_steps")
@@ -208,11 +208,13 @@ class DQN(Algorithm):
         replay = jax.vmap(add)(learner.replay, items, keep)
         taken = lambda *x: take(x[0], draw(*x, (self.num_updates, self.batch_size)))
         taken = jax.vmap(taken)(replay, jax.random.split(key, num))  # [P, G, batch_size, L, ...]
-        descend = lambda now: self._descend(env, *now)
-        over = jax.lax.map if self._in_turn else lambda f, now: jax.vmap(f)(now)
-        networks, metrics = over(descend, (learner.networks, learner.num_gradients, taken))
+        descend = lambda *x: self._descend(env, *x)
+        now = learner.networks, learner.num_gradients, taken
+        networks, metrics = each_learner(descend, now, convolves=self.network.needs_grid)
         # no branch, of which both sides would be computed under vmap: the first steps are taken back
-        ready = replay.size >= jnp.minimum(self.learning_starts / items["reward"].shape[2], replay.capacity)
+        length = items["reward"].shape[2]
+        full = lambda replay: replay.size >= jnp.minimum(self.learning_starts / length, replay.capacity)
+        ready = jax.vmap(full)(replay)
         keep_old = jax.vmap(lambda ready, *x: jax.tree.map(lambda *y: jnp.where(ready, *y), *x))
         metrics["epsilon"] = jax.vmap(self.epsilon)(learner.num_steps)
         learner = Learner(
@@ -222,11 +224,6 @@ class DQN(Algorithm):
             num_gradients=learner.num_gradients + ready * self.num_updates,
         )
         return learner, {k: v.mean() for k, v in metrics.items()} | {"value": batch.extras["value"].mean()}
-
-    @property
-    def _in_turn(self) -> bool:
-        """Whether learners descend one after another: on a CPU convolutions side by side take longer."""
-        return self.network.needs_grid and jax.default_backend() == "cpu"
 
     def _items(self, env: Environment, batch: Batch) -> dict:
         """What a rollout adds to each learner's replay: leaves [P, n, L, ...]; carry [P, n, M, H]."""

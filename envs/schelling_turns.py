@@ -36,7 +36,13 @@ class Turns(struct.PyTreeNode):
 
 
 def one_after_another(env: Any, state: Any, action: Array, draws: tuple[Array, Array, Array]) -> Turns:
-    """All turns in a loop; `draws`: words [A] for the order, who may enter [A], and where to [A, TRIES]."""
+    """All turns in a loop.
+
+    Args:
+        env: the game; state: before the step.
+        action: [A].
+        draws: words [A] for the order, who may enter [A] bool, and cells to try [A, TRIES].
+    """
     bits, enters, spots = draws
     num, cells = env.num_agents, env.num_cells
     order = jnp.argsort(bits).astype(jnp.int32)
@@ -74,7 +80,7 @@ def _turn(env: Any, now: tuple, turn: tuple) -> tuple[tuple, tuple]:
 
 
 def at_once(env: Any, state: Any, action: Array, draws: tuple[Array, Array, Array]) -> Turns:
-    """Passes over all seats until everybody had a turn; arguments as of `one_after_another`."""
+    """Passes over all seats until all had a turn; `action` [A] and `draws` as of `one_after_another`."""
     bits, enters, spots = draws
     num, nowhere = env.num_agents, env.num_cells
     seat = jnp.arange(num, dtype=jnp.int32)

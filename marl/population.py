@@ -7,6 +7,7 @@ learner look to it like more parallel games.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -31,6 +32,17 @@ def num_learners(seats: Seats) -> int:
     if len(set(counts)) > 1:
         raise ValueError(f"seats={list(seats)}: learners must be 0..P-1 and hold equally many seats")
     return len(counts)
+
+
+def each_learner(one: Callable[..., Any], now: tuple, *, convolves: bool) -> Any:
+    """`one` of every learner, side by side; on a CPU those that convolve take turns.
+
+    There their products with one axis more take longer than one after another. Leaves of `now` have the
+    leading axis P, as have those of the result.
+    """
+    if convolves and jax.default_backend() == "cpu":
+        return jax.lax.map(lambda now: one(*now), now)
+    return jax.vmap(one)(*now)
 
 
 def to_learners(x: Array, seats: Seats, axis: int) -> Array:
