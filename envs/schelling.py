@@ -38,6 +38,7 @@ from envs.schelling_turns import (
     MOVES,
     OCCLUDED,
     STAYED,
+    STILL,
     at_once,
     is_first,
     one_after_another,
@@ -46,7 +47,6 @@ from envs.schelling_turns import (
 from marl.environment import Environment, TimeStep
 from marl.validation import require_choices
 
-STILL = 4
 TRIES = 16  # draws of a cell to appear on; at 10 % taken all fail once in 10^16
 SEG_REWARDS = ("delta_cells", "level")
 TURNS = ("in_turn", "at_once")
@@ -146,7 +146,7 @@ class Schelling(Environment):
             cell=cell,
             life=jnp.full(num, self.max_age, jnp.float32),
             age=jnp.zeros(num, jnp.int32),
-            window=windows(self, who, cell),
+            window=windows(self, who, cell, seat),
             action=jnp.full(num, STILL, jnp.int32),
             time=jnp.int32(0),
         )
@@ -162,7 +162,7 @@ class Schelling(Environment):
         turn = one_after_another if self.turns == "in_turn" else at_once
         done = turn(self, state, action, (bits, uniform(chance) < self.entry_prob, spots))
         reward = self._reward(done.kind, state.window, done.window) - self.death_penalty * done.died
-        window = jnp.where((done.cell < cells)[:, None], done.window, 0)
+        window = jnp.where((done.cell < cells)[:, None], done.window, 0)  # also of who was killed later
         state = State(done.who, done.cell, done.life, done.age, window, action, state.time + 1)
         return state, self._look(state, done.kind, reward, was_alive, done.died > 0)
 

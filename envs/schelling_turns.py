@@ -19,6 +19,7 @@ from flax import struct
 from jax import Array
 
 MOVES = ((-1, 0), (0, -1), (1, 0), (0, 1), (0, 0))  # rows down, columns right: up, left, down, right, still
+STILL = 4
 ABSENT, MOVED, KILLED, OCCLUDED, STAYED, EXPIRED, ENTERED = range(7)  # what a seat's turn was
 FAR_WORD = np.uint32(2**32 - 1)
 
@@ -32,7 +33,7 @@ class Turns(struct.PyTreeNode):
     age: Array  # [A] int32 steps since it appeared
     kind: Array  # [A] int32 what its turn was
     died: Array  # [A] float32 1 where it was killed
-    window: Array  # [A, W] uint8
+    window: Array  # [A, W] uint8, anything of the dead
 
 
 def one_after_another(env: Any, state: Any, action: Array, draws: tuple[Array, Array, Array]) -> Turns:
@@ -61,11 +62,11 @@ def _turn(env: Any, now: tuple, turn: tuple) -> tuple[tuple, tuple]:
     num, nowhere = env.num_agents, env.num_cells
     here = cell[seat]
     alive, left = here < nowhere, life[seat] - 1
-    goal = jnp.asarray(goals(env))[here * len(MOVES) + action]
+    goal = _goal(env, here, action)
     there = who[goal]
     empty = who[spots] == 0
     spot = jnp.where(enters & empty.any(), spots[empty.argmax()], nowhere)
-    acted = _acted(env, seat, there, goal == here, left)
+    acted = _acted(env, seat, there, action == STILL, left)
     kind = jnp.where(alive, acted, jnp.where(spot < nowhere, ENTERED, ABSENT))
     kills, enters = kind == KILLED, kind == ENTERED
     place = jnp.where((kind == MOVED) | kills, goal, jnp.where(kind == EXPIRED, nowhere, here))
@@ -76,7 +77,7 @@ def _turn(env: Any, now: tuple, turn: tuple) -> tuple[tuple, tuple]:
     left = jnp.where(enters, env.max_age, left + kills * (1 + env.gain))
     life = life.at[seat].set(left.astype(jnp.float32))
     age = age.at[seat].set(jnp.where(alive, age[seat] + 1, 0))
-    return (who, cell, life, age), (kind, victim, seen(env, who, place, seat))
+    return (who, cell, life, age), (kind, victim, windows(env, who, place, seat))
 
 
 def at_once(env: Any, state: Any, action: Array, draws: tuple[Array, Array, Array]) -> Turns:
@@ -86,18 +87,15 @@ def at_once(env: Any, state: Any, action: Array, draws: tuple[Array, Array, Arra
     seat = jnp.arange(num, dtype=jnp.int32)
     low = int(num).bit_length()
     order = (bits >> low << low) | seat.astype(jnp.uint32)  # no two alike
-    step = jnp.array(MOVES, jnp.int32)[action]
 
     def one_pass(now: tuple) -> tuple:
         who, cell, kind, died, gained, waits = now
-        row = (cell // env.width + step[:, 0]) % env.height
-        column = (cell % env.width + step[:, 1]) % env.width
-        goal = jnp.where(waits, row * env.width + column, nowhere)
+        goal = jnp.where(waits, _goal(env, cell, action), nowhere)
         here = jnp.where(waits, cell, nowhere)
         first = jnp.full(nowhere + 1, FAR_WORD).at[here].min(order).at[goal].min(order)
         goes = waits & (first[here] == order) & (first[goal] == order)
         there = who[goal]
-        acted = _acted(env, seat, there, action == len(MOVES) - 1, state.life - 1)
+        acted = _acted(env, seat, there, action == STILL, state.life - 1)
         acted = jnp.where(goes, acted, ABSENT)
         moves, kills = (acted == MOVED) | (acted == KILLED), acted == KILLED
         victim = jnp.where(kills, there - 1, num)
@@ -124,7 +122,7 @@ def at_once(env: Any, state: Any, action: Array, draws: tuple[Array, Array, Arra
     life = state.life - took_turn + gained * (1 + env.gain)
     life = jnp.where(enters, env.max_age, life).astype(jnp.float32)
     age = jnp.where(took_turn, state.age + 1, 0)
-    return Turns(who, cell, life, age, kind, died, windows(env, who, cell))
+    return Turns(who, cell, life, age, kind, died, windows(env, who, cell, seat))
 
 
 def _acted(env: Any, seat: Array, there: Array, stays: Array, left: Array) -> Array:
@@ -139,41 +137,18 @@ def is_first(env: Any, seat: Array) -> Array:
     return seat < env.num_per_kind
 
 
-def seen(env: Any, who: Array, place: Array, seat: Array) -> Array:
-    """[W] uint8 codes of the window around a cell [], as a seat [] sees them; zeros nowhere."""
-    found = who[jnp.asarray(_window_cells(env))[place]]
-    return _codes(env, found, seat)
-
-
-def windows(env: Any, who: Array, cell: Array) -> Array:
-    """[A, W] uint8 what all see at once, without a table of all windows; zeros of the dead."""
+def windows(env: Any, who: Array, cell: Array, seat: Array) -> Array:
+    """[..., W] uint8 codes around cells [...], as the seats [...] see them; anything nowhere."""
     offset = jnp.arange(-env.radius, env.radius + 1)
-    row = (cell[:, None] // env.width + offset) % env.height
-    column = (cell[:, None] % env.width + offset) % env.width
-    around = (row[:, :, None] * env.width + column[:, None, :]).reshape(len(cell), -1)
-    codes = _codes(env, who[around], jnp.arange(len(cell))[:, None])
-    return jnp.where((cell < env.num_cells)[:, None], codes, 0)
-
-
-def _codes(env: Any, found: Array, seat: Array) -> Array:
-    same = is_first(env, found - 1) == is_first(env, seat)
+    row = (cell[..., None] // env.width + offset) % env.height
+    column = (cell[..., None] % env.width + offset) % env.width
+    found = who[(row[..., None] * env.width + column[..., None, :]).reshape(*cell.shape, -1)]
+    same = is_first(env, found - 1) == is_first(env, seat[..., None])
     return jnp.where(found == 0, 0, jnp.where(same, 1, 2)).astype(jnp.uint8)
 
 
-def goals(env: Any) -> np.ndarray:
-    """[(C + 1) * 5] int32 where each action leads from each cell; from nowhere to nowhere."""
-    row, column = np.divmod(np.arange(env.num_cells), env.width)
-    move = np.array(MOVES)
-    row = (row[:, None] + move[:, 0]) % env.height
-    found = row * env.width + (column[:, None] + move[:, 1]) % env.width
-    return np.append(found, [env.num_cells] * len(MOVES)).astype(np.int32)
-
-
-def _window_cells(env: Any) -> np.ndarray:
-    """[C + 1, W] int32 the cells around each; around nowhere is nowhere."""
-    offset = np.arange(-env.radius, env.radius + 1)
-    row = (np.arange(env.height)[:, None] + offset) % env.height
-    column = (np.arange(env.width)[:, None] + offset) % env.width
-    cells = row[:, None, :, None] * env.width + column[None, :, None, :]
-    cells = cells.reshape(env.num_cells, -1)
-    return np.vstack([cells, np.full_like(cells[:1], env.num_cells)]).astype(np.int32)
+def _goal(env: Any, cell: Array, action: Array) -> Array:
+    """[...] int32 the cell to which an action [...] leads from a cell [...] that is not nowhere."""
+    move = jnp.array(MOVES, jnp.int32)[action]
+    row = (cell // env.width + move[..., 0]) % env.height
+    return row * env.width + (cell % env.width + move[..., 1]) % env.width

@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs.schelling import STILL, TURNS, Schelling
-from envs.schelling_turns import windows
+from envs.schelling import TURNS, Schelling
+from envs.schelling_turns import STILL, windows
 from marl.build import load
 from marl.segregation import morans_i, same_fraction
 from tests import conformance
@@ -34,7 +34,7 @@ def placed(env, *cells, life=10.0):
     for seat, c in enumerate(cell):
         who[c] = (seat + 1) * (c < NOWHERE)
     who, cell = jnp.asarray(who), jnp.asarray(cell, jnp.int32)
-    window = windows(env, who, cell)
+    window = windows(env, who, cell, jnp.arange(4))
     life = jnp.broadcast_to(jnp.float32(life), 4)
     return state.replace(who=who, cell=cell, window=window, life=life)
 
