@@ -5,6 +5,7 @@ Axes: S seeds, V swept values, A seats.
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from typing import Any
@@ -19,6 +20,7 @@ from envs.schelling_plain import PlainSchelling
 from marl import segregation
 from marl.build import Setup
 from marl.environment import bare_game
+from marl.sharding import num_devices, spread
 from marl.statistics import swept_summary
 from marl.validation import ConfigError
 
@@ -103,7 +105,8 @@ def speed(
 
     Metrics, a value a repetition: `agent_steps_per_s` (residents x steps / s), `ns_per_agent_step`, `cost`,
     that relative to its median at `base_size`, and `plain_ratio`, how many times faster it is than
-    `PlainSchelling` with `plain_size` residents, timed in this process. Compilation is not counted.
+    `PlainSchelling` with `plain_size` residents, timed in this process. Compilation is not counted. With
+    `num_devices` every board is shared out over so many devices.
 
     Args:
         setup: the game whose rules are taken; its residents and board are replaced.
@@ -122,7 +125,9 @@ def speed(
     if base_size not in sizes:
         raise ConfigError([f"figure.measure.base_size={base_size}: must be one of {sizes}"])
     plain = _plain_ns(game.threshold, plain_size, density, num_steps, repeats)
-    timed = lambda size: _fast_ns(_sized(game, size, density), num_steps, repeats, least_agent_steps)
+    devices = num_devices(setup.cfg, share_world=True)
+    sized = lambda size: _sized(game, size, density, devices)
+    timed = lambda size: _fast_ns(sized(size), num_steps, repeats, least_agent_steps, devices)
     cost = np.array([timed(size) for size in sizes])  # [V, R]
     metrics = {
         "agent_steps_per_s": 1e9 / cost,
@@ -132,32 +137,35 @@ def speed(
         "plain_ns_per_agent_step": np.full_like(cost, plain),
     }
     device = jax.devices()[0].device_kind
-    return swept_summary(metrics, "residents", sizes, began, device=device)
+    return swept_summary(metrics, "residents", sizes, began, device=device, num_devices=devices)
 
 
-def _sized(game: SchellingClassic, size: int, density: float) -> SchellingClassic:
-    side = math.ceil(math.sqrt(size / density))
+def _sized(game: SchellingClassic, size: int, density: float, devices: int) -> SchellingClassic:
+    """The board is a square whose rows the devices can share."""
+    side = devices * math.ceil(math.sqrt(size / density) / devices)
     return game.replace(rows=side, columns=side, num_residents=(size - size // 2, size // 2))
 
 
-def _fast_ns(game: SchellingClassic, num_steps: int, repeats: int, least: int) -> list[float]:
+@functools.partial(jax.jit, static_argnames="num_steps")
+def seek(game: SchellingClassic, sites: Array, keys: Array, num_steps: int) -> Array:
+    """[B, C] the boards B after `num_steps` in which everybody seeks, one board after another; keys [B]."""
+    seeks = jnp.ones(game.num_agents, bool)
+    step = lambda site, key: (game.moved(key, site, game.judged(site)[2], seeks), None)
+    run = lambda x: jax.lax.scan(step, x[0], jax.random.split(x[1], num_steps))[0]
+    return jax.lax.map(run, (sites, keys))
+
+
+def _fast_ns(game: SchellingClassic, num_steps: int, repeats: int, least: int, devices: int) -> list[float]:
     """Nanoseconds an agent and step, of each repetition; small boards start anew until `least` are made."""
     num_starts = max(1, least // (num_steps * game.num_agents))
-
-    @jax.jit
-    def play(game: SchellingClassic, sites: Array, keys: Array) -> Array:
-        seeks = jnp.ones(game.num_agents, bool)
-        step = lambda site, key: (game.moved(key, site, game.judged(site)[2], seeks), None)
-        run = lambda x: jax.lax.scan(step, x[0], jax.random.split(x[1], num_steps))[0]
-        return jax.lax.map(run, (sites, keys))
-
     place = jax.jit(jax.vmap(lambda key: jax.random.permutation(key, game.rows * game.columns)))
     seconds = []
     for seed in range(repeats + 1):
         starts, keys = (jax.random.split(key, num_starts) for key in jax.random.split(jax.random.key(seed)))
-        arguments = jax.block_until_ready((game, place(starts).astype(jnp.int32), keys))
+        sites = spread(place(starts).astype(jnp.int32), devices)
+        arguments = jax.block_until_ready((game, sites, keys, num_steps))
         began = time.perf_counter()
-        jax.block_until_ready(play(*arguments))
+        jax.block_until_ready(seek(*arguments))
         seconds.append(time.perf_counter() - began)
     return [1e9 * s / (num_starts * num_steps * game.num_agents) for s in seconds[1:]]
 

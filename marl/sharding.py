@@ -1,4 +1,4 @@
-"""Seeds shared out over several devices, each of which computes those it has.
+"""Several devices for one program: each computes some of the seeds, or they share a single large world.
 
 A GPU is a device; without one, so many threads of the CPU are (`marl.device.start_device`).
 """
@@ -9,15 +9,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from marl.validation import ConfigError
 
 AXIS = "seeds"
+LEAST = 4096  # numbers in an array worth sharing
 
 
-def num_devices(cfg: Any) -> int:
-    """How many devices share the seeds of a configuration; 1 in run folders that do not say.
+def num_devices(cfg: Any, *, share_world: bool = False) -> int:
+    """How many devices share the seeds of a configuration, or its world; 1 in run folders that do not say.
 
     Raises:
         ConfigError: if there are fewer, or the seeds cannot be shared out evenly.
@@ -27,7 +28,7 @@ def num_devices(cfg: Any) -> int:
         found = f"{jax.device_count()} {jax.default_backend()} device(s)"
         raise ConfigError([f"num_devices={num}: there are {found}; set it before jax starts, or lower it"])
     seeds = cfg["num_seeds"]
-    if seeds % num:
+    if not share_world and seeds % num:
         raise ConfigError([f"num_devices={num}: must divide num_seeds={seeds}"])
     return num
 
@@ -48,3 +49,23 @@ def over_devices(
     place = lambda axis: PartitionSpec() if axis is None else PartitionSpec(*(None,) * axis, AXIS)
     places = {"in_specs": tuple(place(axis) for axis in in_axes), "out_specs": place(out_axis)}
     return jax.shard_map(many, mesh=Mesh(jax.devices()[:num], (AXIS,)), check_vma=False, **places)
+
+
+def spread(tree: Any, num: int) -> Any:
+    """`tree` with each array of at least LEAST numbers cut into `num` parts, one a device.
+
+    Arrays are cut along their longest axis; those whose longest axis `num` does not divide, and small ones, are
+    whole on every device. A program jitted for such arguments is partitioned by XLA, which exchanges what
+    parts need of each other; it computes what one device does, up to the order of sums.
+    """
+    if num == 1:
+        return tree
+    mesh = Mesh(jax.devices()[:num], ("world",))
+
+    def place(x: Any) -> Any:
+        axis = max(range(x.ndim), key=lambda i: x.shape[i], default=0)
+        cut = x.size >= LEAST and x.shape[axis] % num == 0
+        where = PartitionSpec(*(None,) * axis, "world") if cut else PartitionSpec()
+        return jax.device_put(x, NamedSharding(mesh, where))
+
+    return jax.tree.map(place, tree)

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from marl.build import Setup, build
 from marl.learner import start, train
+from marl.sharding import num_devices, spread
 from marl.statistics import swept_summary
 from marl.validation import ConfigError
 
@@ -23,6 +24,7 @@ def training_speed(
 
     Metrics, a value a repetition: `agent_steps_per_s` (seats x steps / s), `ns_per_agent_step`, and `cost`,
     that relative to its median at size number `base`. Compilation and the first updates are not counted.
+    With `num_devices` the world and the learner's replay are shared out over so many devices.
 
     Args:
         setup: the game, the algorithm and their configuration, of which `env` changes with the size.
@@ -47,7 +49,8 @@ def training_speed(
     metrics = {"agent_steps_per_s": 1e9 / cost, "ns_per_agent_step": cost}
     metrics["cost"] = cost / np.median(cost[base])
     device = jax.devices()[0].device_kind
-    return swept_summary(metrics, "residents", seats, began, device=device)
+    devices = num_devices(setup.cfg, share_world=True)
+    return swept_summary(metrics, "residents", seats, began, device=device, num_devices=devices)
 
 
 def _seconds(setup: Setup, num_updates: int, repeats: int) -> list[float]:
@@ -60,6 +63,7 @@ def _seconds(setup: Setup, num_updates: int, repeats: int) -> list[float]:
 
     step, key, seconds = jax.jit(play, donate_argnums=2), jax.random.key(cfg.seed), []
     runner = jax.jit(lambda algo, env, key: start(algo, env, key, cfg.num_envs))(algo, env, key)
+    runner = spread(runner, num_devices(cfg, share_world=True))
     for i in range(repeats + 1):
         began = time.perf_counter()
         runner, _ = jax.block_until_ready(step(algo, env, runner, key, jnp.int32(i * num_updates)))

@@ -1,6 +1,8 @@
-"""Seeds shared out over devices: the same numbers, and clear words where it cannot be."""
+"""Seeds, or a world, shared out over devices: the same numbers, and clear words where it cannot be."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from marl.config import compose
 from marl.sharding import num_devices, over_devices
 from marl.validation import ConfigError
-from tests.runs import command
+from tests.runs import ROOT, command, variables
 
 SMALL = ("env=prisoners_dilemma", "num_seeds=2", "num_envs=8", "total_steps=4000", "log_every=2")
 
@@ -55,3 +57,46 @@ def test_one_device_needs_no_mesh():
     assert over_devices(many, 1, (0,)) is many
     assert num_devices(compose([*SMALL])) == 1
     assert num_devices({"num_seeds": 3}) == 1
+
+
+WORLD = """
+from marl.device import start_device
+start_device("cpu", num_cpu_devices=2)
+import jax
+import numpy as np
+from envs.schelling_runs import seek
+from marl.build import load
+from marl.learner import start, train
+from marl.sharding import spread
+
+def board(num, update):
+    sides = ("env.rows=72", "env.columns=72", "env.num_residents=[2000,2000]")
+    game = load("env=schelling_classic_mesa", f"env.update={update}", "algo=seeker", *sides).env
+    sites = spread(game.reset(jax.random.key(0))[0].site[None], num)
+    assert len(sites.addressable_shards) == num
+    assert sites.addressable_shards[0].data.shape == (1, 5184 // num)
+    return np.asarray(seek(game, sites, jax.random.key(1)[None], 3))
+
+def world(num):
+    size = ("env.num_per_kind=300", "env.height=72", "env.width=72", "env.turns=at_once", "env.radius=2")
+    algo = ("algo.num_steps=1", "algo.batch_size=32", "algo.learning_starts=32", "algo.buffer_size=8192")
+    net = ("algo.num_updates=1", "network=mlp", "network.hidden=[4]", "seats=shared", "num_envs=1")
+    setup = load("env=schelling", "algo=dqn", *size, *algo, *net)
+    runner = spread(start(setup.algo, setup.env, jax.random.key(0), 1), num)
+    play = lambda runner: train(setup.algo, setup.env, runner, jax.random.key(1), jax.numpy.arange(2))
+    runner, (tally, _) = jax.jit(play)(runner)
+    return jax.device_get((runner.state, runner.learner, tally))
+
+for update in ("simultaneous", "parallel"):
+    np.testing.assert_array_equal(board(1, update), board(2, update))
+for one, two in zip(jax.tree.leaves(world(1)), jax.tree.leaves(world(2)), strict=True):
+    np.testing.assert_allclose(np.float64(one), np.float64(two), rtol=1e-4, atol=1e-5)
+print("the same")
+"""
+
+
+def test_two_devices_share_a_world():
+    done = subprocess.run(
+        [sys.executable, "-c", WORLD], env=variables(), cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.stdout == "the same\n", done.stderr
