@@ -52,7 +52,7 @@ def settle(
         num_shares: bins.
 
     Raises:
-        ConfigError: for a game without a census, or steps that hold no block.
+        ConfigError: for a game without a census, steps that hold no block, or a world that ends before them.
     """
     began, env, algo, cfg = time.perf_counter(), setup.env, setup.algo, setup.cfg
     per_update = every // algo.num_steps
@@ -62,6 +62,9 @@ def settle(
     if per_update * algo.num_steps != every or num_blocks < 1:
         limit = "must be a multiple of algo.num_steps, and a block within total_steps"
         raise ConfigError([f"figure.measure.every={every}: {limit}"])
+    if (env.fixed_horizon or 0) <= cfg.total_steps:
+        limit = f"must exceed total_steps={cfg.total_steps}, after which a new world begins"
+        raise ConfigError([f"env.horizon={env.fixed_horizon}: {limit}"])
     keys = jax.vmap(jax.random.key)(jnp.arange(cfg.seed, cfg.seed + cfg.num_seeds))
     sizes = {"num_censuses": num_blocks * per_block, "every": per_update, "blocks": tuple(blocks)}
     sizes["devices"] = num_devices(cfg)

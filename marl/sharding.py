@@ -54,9 +54,9 @@ def over_devices(
 def spread(tree: Any, num: int) -> Any:
     """`tree` with each array of at least LEAST numbers cut into `num` parts, one a device.
 
-    Arrays are cut along their longest axis; those whose longest axis `num` does not divide, and small ones, are
-    whole on every device. A program jitted for such arguments is partitioned by XLA, which exchanges what
-    parts need of each other; it computes what one device does, up to the order of sums.
+    Arrays are cut along their longest axis; those whose longest axis `num` does not divide, and small ones,
+    are whole on every device. A program jitted for such arguments is partitioned by XLA, which exchanges
+    what parts need of each other; it computes what one device does, up to the order of sums.
     """
     if num == 1:
         return tree

@@ -17,7 +17,7 @@ usage: python scripts/figure.py PAPER/FIGURE [scale=smoke|paper] [out=FOLDER] [j
   Runs what configs/experiment/PAPER/FIGURE.yaml describes and writes a PNG, a CSV and claims.json
   to out (default figures/PAPER/FIGURE-SCALE). scale=paper is the published setting, scale=smoke
   (the default) a reduced one for a small machine, with claims of its own. Some figures have
-  further scales: duque2025/coin_game scale=cpu. A folder that holds
+  further scales, like scale=cpu: an unknown one is answered with them. A folder that holds
   part of the work is completed. jobs=N trains N of its runs at a time, in processes of their own;
   only=RUN trains that run alone, as on a cluster, and leaves the rest to a later call. Further
   KEY=VALUE are overrides as for train.py.

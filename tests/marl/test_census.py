@@ -9,7 +9,7 @@ from marl.validation import ConfigError
 
 WORLD = (
     "env=schelling_small",
-    "env.horizon=60",
+    "env.horizon=61",
     "num_envs=1",
     "num_seeds=2",
     "total_steps=60",
@@ -67,6 +67,8 @@ def test_a_world_is_counted_while_it_learns():
     assert summary["maps"]["kind"].shape == (3, 25, 25)
     with pytest.raises(ConfigError, match="every=5: must be a multiple"):
         settle(setup=load(*WORLD, *LEARN, "algo.num_steps=2"), **RULES)
+    with pytest.raises(ConfigError, match="env.horizon=60: must exceed total_steps=60"):
+        settle(setup=load(*WORLD, *LEARN, "env.horizon=60"), **RULES)
 
 
 def test_a_game_without_a_census_is_refused():
