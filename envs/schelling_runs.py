@@ -20,11 +20,13 @@ from envs.schelling_plain import PlainSchelling
 from marl import segregation
 from marl.build import Setup
 from marl.environment import bare_game
+from marl.figures import for_figures
 from marl.sharding import num_devices, spread
 from marl.statistics import swept_summary
 from marl.validation import ConfigError
 
 
+@for_figures
 def thresholds(
     *,
     setup: Setup,
@@ -90,6 +92,7 @@ def _outcome(game: SchellingClassic, key: Array, block: int, num_shuffles: int) 
     }, grid
 
 
+@for_figures
 def speed(
     *,
     setup: Setup,

@@ -22,12 +22,14 @@ from envs.schelling_classic import SchellingClassic
 from marl import segregation
 from marl.build import Setup
 from marl.environment import bare_game
+from marl.figures import for_figures
 from marl.statistics import swept_summary
 from marl.validation import ConfigError
 
 METHODS = ("likelihood", "difference")
 
 
+@for_figures
 def gradients(
     *,
     setup: Setup,

@@ -28,6 +28,7 @@ from jax import Array
 
 from marl.build import learning_member, load_run
 from marl.environment import TimeStep
+from marl.figures import for_figures
 from marl.secrets import read_run_config
 from marl.statistics import swept_summary
 from marl.validation import ConfigError
@@ -35,6 +36,7 @@ from marl.validation import ConfigError
 NEEDS = ("demonstrators", "max_trial_steps", "novices", "lasting", "alone", "trial")
 
 
+@for_figures
 def in_context(
     *,
     folders: dict[str, Path],

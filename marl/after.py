@@ -20,6 +20,7 @@ from marl.checkpoint import write_atomically
 from marl.config import compose
 from marl.evaluate import evaluate_seeds
 from marl.exploiter import best_response, exploiting
+from marl.figures import for_figures
 from marl.league import Cell, Entrant, check_entrants, entrant, play_league, write_csv
 from marl.league_plots import exploiters, league_matrix
 from marl.metrics_log import read_rows
@@ -34,6 +35,7 @@ PAIRS = {
 }
 
 
+@for_figures
 def league(
     *,
     folders: dict[str, Path],
@@ -82,6 +84,7 @@ def league(
     return {"league": _summary({name: _statistics(x) for name, x in values.items()}, began)}
 
 
+@for_figures
 def exploiter(
     *,
     folders: dict[str, Path],
@@ -125,6 +128,7 @@ def exploiter(
     return {"exploiter": _summary(values, began)}
 
 
+@for_figures
 def outcomes(
     *, folders: dict[str, Path], seed: int, num_episodes: int, max_steps: int, greedy: bool
 ) -> dict[str, dict]:
@@ -154,6 +158,7 @@ def outcomes(
     return found
 
 
+@for_figures
 def stretch(*, folders: dict[str, Path], name: str, first: float, last: float) -> dict[str, dict]:
     """What the runs' metrics were in a part of training.
 

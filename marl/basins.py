@@ -24,6 +24,7 @@ from jax import Array
 
 from marl.build import Setup
 from marl.environment import bare_game
+from marl.figures import for_figures
 from marl.statistics import swept_summary
 from marl.validation import ConfigError
 
@@ -93,6 +94,7 @@ def first_policies(gifters: str, starts: str, num: int, num_gift: int, limit: fl
     return np.stack([sides[0], other], axis=1)
 
 
+@for_figures
 def measure(
     *,
     setup: Setup,

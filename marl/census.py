@@ -20,6 +20,7 @@ from jax import Array
 from marl import segregation
 from marl.build import Setup
 from marl.environment import Environment
+from marl.figures import for_figures
 from marl.learner import start, train
 from marl.sharding import num_devices, over_devices
 from marl.statistics import swept_summary
@@ -28,6 +29,7 @@ from marl.validation import ConfigError
 SIZES = ("num_censuses", "every", "blocks", "devices")
 
 
+@for_figures
 def settle(
     *, setup: Setup, every: int, per_block: int, blocks: list[int], young: float, old: float, num_shares: int
 ) -> dict[str, Any]:

@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from marl.figures import for_figures
 from marl.plots import COLOURS, pyplot, swept_line
 
 KINDS = ["#d1603d", "#ffffff", "#1b6ca8"]  # one kind, empty or both, the other kind
 AT_RANDOM = "random"  # the run of players at random, drawn dashed and grey
 
 
+@for_figures
 def curves(
     *,
     summaries: dict[str, dict],
@@ -53,6 +55,7 @@ def curves(
     _finish(figure, path, title, 0.88)
 
 
+@for_figures
 def maps(
     *,
     summaries: dict[str, dict],
@@ -114,6 +117,7 @@ def maps(
     plt.close(figure)
 
 
+@for_figures
 def heat_map(
     *,
     summaries: dict[str, dict],
@@ -155,6 +159,7 @@ def heat_map(
     _finish(figure, path, title, 0.97)
 
 
+@for_figures
 def tables(
     *,
     summaries: dict[str, dict],

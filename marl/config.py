@@ -24,14 +24,6 @@ from marl.validation import ConfigError, check_batch, check_ranges, coerce, flat
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 OURS = ("envs", "algos", "marl")
 BUILT = ("envs", "algos", "marl.networks")  # where what may be built is written
-# likewise for a figure
-DRAWN = (
-    *(f"marl.{name}" for name in ("plots", "league_plots", "social_plots", "triangle_plots")),
-    *(f"marl.{name}" for name in ("segregation_plots", "census_plots", "generation_plots")),
-    *(f"marl.{name}" for name in ("schelling", "after", "responses", "generations", "basins")),
-    *(f"marl.{name}" for name in ("census", "accumulation", "lineages", "sizes", "curve_plots")),
-    *("envs.schelling_runs", "envs.schelling_soft"),
-)
 Assigned = tuple[str, Any, bool]  # key, value, whether it was written +key=
 
 
@@ -111,8 +103,8 @@ def compose(overrides: Sequence[str]) -> DictConfig:
 def check_targets(cfg: Any, plugins: Iterable[str] | None = None) -> None:
     """Refuse every `_target_` outside our packages and the user's plugins.
 
-    Of our own packages only what is written in the modules of BUILT can be built, and for a figure
-    in those of DRAWN: not what they import. What is built touches no files.
+    Of our own packages only what is written in the modules of BUILT can be built, not what they import, and
+    for a figure functions that are marked `for_figures`. What is built touches no files.
 
     Raises:
         ConfigError: naming each refused target.
@@ -123,13 +115,14 @@ def check_targets(cfg: Any, plugins: Iterable[str] | None = None) -> None:
         allow_import_from_here()
     errors = []
     for top, target in _targets(plain):
-        homes = DRAWN if top == "figure" else BUILT
         package = str(target).split(".")[0]
         if package not in (*OURS, *trusted):
             allowed = ", ".join((*OURS, *trusted))
             errors.append(f"_target_ {target} is outside {allowed}; list its package in plugins")
-        elif package not in trusted and not _is_written_in(homes, target):
-            errors.append(f"_target_ {target} is no class or function written in {', '.join(homes)}")
+        elif package not in trusted and not _may_be_built(str(target), in_figure=top == "figure"):
+            kind = "function marked for_figures" if top == "figure" else "class or function"
+            homes = OURS if top == "figure" else BUILT
+            errors.append(f"_target_ {target} is no {kind} written in {', '.join(homes)}")
     if errors:
         raise ConfigError(errors)
 
@@ -145,14 +138,15 @@ def _targets(tree: Any, top: str = "") -> Iterator[tuple[str, Any]]:
             yield from _targets(value, top)
 
 
-def _is_written_in(homes: tuple[str, ...], target: Any) -> bool:
-    """Whether MODULE.NAME is defined in the source of a module of `homes`, not only imported there."""
-    module, _, name = str(target).rpartition(".")
-    within = any(f"{module}.".startswith(f"{home}.") for home in homes)
-    if not within or not re.fullmatch(r"\w+(\.\w+)+", str(target)):
+def _may_be_built(target: str, *, in_figure: bool) -> bool:
+    """Whether MODULE.NAME is defined, not only imported, in the source of a module that may hold it."""
+    module, _, name = target.rpartition(".")
+    within = any(f"{module}.".startswith(f"{home}.") for home in (OURS if in_figure else BUILT))
+    if not within or not re.fullmatch(r"\w+(\.\w+)+", target):
         return False
     source = CONFIGS.parent / (module.replace(".", "/") + ".py")
-    return source.is_file() and bool(re.search(rf"^(class|def) {name}\b", source.read_text(), re.MULTILINE))
+    written = rf"^@for_figures\ndef {name}\b" if in_figure else rf"^(class|def) {name}\b"
+    return source.is_file() and bool(re.search(written, source.read_text(), re.MULTILINE))
 
 
 def _state_of_files(plugins: Iterable[str]) -> float:

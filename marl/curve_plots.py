@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from marl.figures import for_figures
 from marl.plots import COLOURS, pyplot
 from marl.social_plots import curve
 
 
+@for_figures
 def against_reference(
     *,
     summaries: dict[str, dict],

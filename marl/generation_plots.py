@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from marl.figures import for_figures
 from marl.plots import COLOURS, pyplot, swept_line
 
 
+@for_figures
 def generation_curves(
     *,
     summaries: dict[str, dict],

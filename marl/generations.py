@@ -20,6 +20,7 @@ from jax import Array
 from marl.build import Setup
 from marl.environment import Environment
 from marl.evaluate import play
+from marl.figures import for_figures
 from marl.metrics import equality
 from marl.statistics import swept_summary
 from marl.validation import ConfigError
@@ -28,6 +29,7 @@ SELECTIONS = ("best", "random")
 SIZES = ("num_generations", "num_survivors", "num_episodes", "selection", "fitness", "outcomes")
 
 
+@for_figures
 def evolve(
     *,
     setup: Setup,

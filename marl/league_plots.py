@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from marl.figures import for_figures
 from marl.plots import COLOURS, pyplot
 
 Table = list[list[float | None]]  # row by row, None where there is no value
@@ -28,6 +29,7 @@ def league_matrix(cells: list[dict[str, Any]], path: Path, title: str) -> None:
     _finish(figure, path, title, note)
 
 
+@for_figures
 def against_reference(
     *,
     summaries: dict[str, dict],

@@ -26,6 +26,7 @@ import numpy as np
 from jax import Array
 
 from marl.build import Setup
+from marl.figures import for_figures
 from marl.learner import start, train
 from marl.metrics import SHARES, Tally, report
 from marl.population import Frozen, Mixture
@@ -36,6 +37,7 @@ from marl.validation import ConfigError
 SEEN = ("all", "best", "founders", "none")
 
 
+@for_figures
 def in_weights(
     *,
     setup: Setup,

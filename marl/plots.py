@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from marl.figures import for_figures
+
 COLOURS = ("#1b6ca8", "#d1603d", "#3a7d44", "#7d5ba6", "#b08900", "#4a4a4a")
 
 
+@for_figures
 def against_strength(
     *,
     summaries: dict[str, dict],
@@ -72,6 +75,7 @@ def _mark(axis: Any, threshold: dict[str, Any]) -> None:
     axis.annotate(threshold["label"], (threshold["value"], 0.8), **where, ha="right", color="0.3", fontsize=8)
 
 
+@for_figures
 def bars(
     *,
     summaries: dict[str, dict],
@@ -117,6 +121,7 @@ def bars(
     plt.close(figure)
 
 
+@for_figures
 def schelling(
     *,
     summaries: dict[str, dict],

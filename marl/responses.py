@@ -16,12 +16,14 @@ import numpy as np
 from jax import Array
 
 from marl.build import learning_member, load_run
+from marl.figures import for_figures
 from marl.program import Program
 from marl.secrets import read_run_config
 from marl.statistics import of_points, summarize
 from marl.validation import ConfigError
 
 
+@for_figures
 def action_probability(
     *,
     folders: dict[str, Path],

@@ -22,6 +22,7 @@ from marl.algorithm import Algorithm
 from marl.build import Setup, config_errors, player
 from marl.environment import Environment
 from marl.evaluate import play
+from marl.figures import for_figures
 from marl.statistics import swept_summary
 
 
@@ -64,6 +65,7 @@ class Split(Algorithm):
         return jnp.where(chosen, one, other), (memory, other_memory), ()
 
 
+@for_figures
 def diagram(
     *, setup: Setup, cooperator: str, defector: str, num_episodes: int, max_steps: int
 ) -> dict[str, Any]:

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from marl.figures import for_figures
 from marl.plots import COLOURS, pyplot, swept_line
 from marl.render import BLUE, PAPER, RED
 
 
+@for_figures
 def against_threshold(
     *,
     summaries: dict[str, dict],
@@ -66,6 +68,7 @@ def against_threshold(
     plt.close(figure)
 
 
+@for_figures
 def speeds(
     *,
     summaries: dict[str, dict],

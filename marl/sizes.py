@@ -11,12 +11,14 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from marl.build import Setup, build
+from marl.figures import for_figures
 from marl.learner import start, train
 from marl.sharding import num_devices, spread
 from marl.statistics import swept_summary
 from marl.validation import ConfigError
 
 
+@for_figures
 def training_speed(
     *, setup: Setup, sizes: list[dict[str, Any]], num_updates: int, repeats: int, base: int
 ) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from marl.figures import for_figures
 from marl.metrics_log import read_rows
 from marl.plots import COLOURS, pyplot, swept_line
 from marl.statistics import summarize
@@ -20,6 +21,7 @@ OUTCOMES = {
 }
 
 
+@for_figures
 def curves_and_outcomes(
     *,
     summaries: dict[str, dict],
@@ -77,6 +79,7 @@ def curves_and_outcomes(
     plt.close(figure)
 
 
+@for_figures
 def rolling_curves(
     *,
     summaries: dict[str, dict],
@@ -135,6 +138,7 @@ def rolling_curves(
     plt.close(figure)
 
 
+@for_figures
 def swept_grid(
     *,
     summaries: dict[str, dict],

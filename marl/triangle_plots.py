@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from marl.figures import for_figures
 from marl.metrics_log import read_rows
 from marl.plots import COLOURS, pyplot
 from marl.social_plots import MORE_COLOURS, curve
@@ -14,6 +15,7 @@ from marl.social_plots import MORE_COLOURS, curve
 CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, 3**0.5 / 2]])  # of a triangle of shares
 
 
+@for_figures
 def curves_and_triangle(
     *,
     summaries: dict[str, dict],

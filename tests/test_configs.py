@@ -176,6 +176,13 @@ def test_targets_outside_our_packages_are_refused_unless_plugged_in():
     check_targets({"env": {"_target_": "my_games.Game"}, "plugins": ["my_games"]})
 
 
+def test_a_figure_calls_only_functions_that_are_marked_for_it():
+    check_targets({"figure": {"plot": {"_target_": "marl.plots.bars"}}})
+    for target in ("marl.plots.pyplot", "marl.run.run", "envs.coin_game.CoinGame"):
+        with pytest.raises(ConfigError, match=f"{re.escape(target)} is no function marked for_figures"):
+            check_targets({"figure": {"measure": {"_target_": target}}})
+
+
 def test_swept_values_train_as_if_alone():
     sweep = learn_once(*SMALL, "mechanism=[sanction]", "+sweep.mechanism.sanction.fine=[0.5,3.0]")
     for i, fine in enumerate((0.5, 3.0)):

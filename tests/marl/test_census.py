@@ -67,7 +67,7 @@ def test_a_world_is_counted_while_it_learns():
     assert summary["maps"]["kind"].shape == (3, 25, 25)
     with pytest.raises(ConfigError, match="every=5: must be a multiple"):
         settle(setup=load(*WORLD, *LEARN, "algo.num_steps=2"), **RULES)
-    with pytest.raises(ConfigError, match="env.horizon=60: must exceed total_steps=60"):
+    with pytest.raises(ConfigError, match=r"env\.horizon=60: must exceed"):
         settle(setup=load(*WORLD, *LEARN, "env.horizon=60"), **RULES)
 
 
