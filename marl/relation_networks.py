@@ -25,17 +25,23 @@ def as_planes(obs: dict[str, Array], codes: tuple[int, ...]) -> Planes:
     return obs | ({"grid": expand_codes(obs["grid"], codes)} if "grid" in obs else {})
 
 
-class Relation(nn.Module):
-    """A policy for one's own reward, and the value of a joint action, on the same encoding.
+class JointActions(nn.Module):
+    """What reads an observation and what all seats do.
 
-    Fields: torso, without memory, whose grid codes are all 2; width of the layer of each head; num_actions N;
-    num_agents A.
+    Fields: torso; width of the layer that reads features and actions; num_actions N; num_agents A.
     """
 
     torso: Torso
     width: int
     num_actions: int
     num_agents: int
+
+
+class Relation(JointActions):
+    """A policy for one's own reward, and the value of a joint action, on the same encoding.
+
+    The torso has no memory, and its grid codes are all 2.
+    """
 
     def setup(self):
         """Layers of both heads; the value's first layer reads encoding and joint action apart, and adds."""
@@ -134,17 +140,8 @@ class Incentive(nn.Module):
         return nn.sigmoid(dense(self.num_others, 0.01)(x))
 
 
-class OthersModel(nn.Module):
-    """What others will do next, from what one sees and what all do now.
-
-    Fields: torso, with or without memory; width of the layer that reads features and actions; num_actions N;
-    num_agents A.
-    """
-
-    torso: Torso
-    width: int
-    num_actions: int
-    num_agents: int
+class OthersModel(JointActions):
+    """What others will do next, from what one sees and what all do now; the torso may have a memory."""
 
     def setup(self):
         """Layers; one's own and the others' actions are read apart from the features, and added."""
