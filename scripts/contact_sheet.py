@@ -14,7 +14,8 @@ USAGE = """
 usage: python scripts/contact_sheet.py [out=docs/games.png] [steps=15] [columns=4] [width=300]
 
   Plays `steps` steps of each game that draws pictures, with a scripted player that fits it where
-  there is one, else at random, and puts the last pictures on one sheet, `width` pixels each.
+  there is one, else at random, and puts of each the picture with the most colours on one sheet,
+  `width` pixels each.
 """
 OPTIONS = {"out": "docs/games.png", "steps": "15", "columns": "4", "width": "300"}
 LABEL, MARGIN = 26, 12  # pixels
@@ -44,8 +45,9 @@ def contact_sheet(arguments: list[str]) -> int:
 
 
 def _pictures(steps: int, width: int) -> Iterator[tuple[str, Any]]:
-    """(name, picture) of one preset of each game and map that draws itself."""
+    """(name, picture with the most colours, the last of them) of a preset of each game and map that draws."""
     import jax
+    import numpy as np
     from PIL import Image
 
     from marl.build import build_env, player
@@ -63,8 +65,10 @@ def _pictures(steps: int, width: int) -> Iterator[tuple[str, Any]]:
         players = (player(one, list(range(env.num_agents))) for one in PLAYERS)
         algo = next(one for one in players if _plays(one, env))
         film = record(env, algo, (), jax.random.key(1), max_steps=steps, greedy=False)
-        last = jax.tree.map(lambda x: x[-1], film.state)
-        picture = Image.fromarray(env.picture(last))
+        length = len(jax.tree.leaves(film.state)[0])  # fewer than `steps` where the game ends
+        frames = [env.picture(jax.tree.map(lambda x, i=i: x[i], film.state)) for i in range(length)]
+        colours = [len(np.unique(frame.reshape(-1, 3), axis=0)) for frame in frames]
+        picture = Image.fromarray(frames[max(range(length), key=lambda i: (colours[i], i))])
         height = round(picture.height * width / picture.width)
         yield name, picture.resize((width, height), Image.Resampling.LANCZOS)
 
