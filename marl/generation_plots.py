@@ -22,6 +22,7 @@ def generation_curves(
     published: dict[str, dict[str, list[float]]],
     show_published: bool,
     lines: dict[str, float],
+    levels: dict[str, dict[str, Any]],
 ) -> None:
     """A metric against the swept value, IQM and 95 % interval; dashed: published values of the same colour.
 
@@ -31,13 +32,18 @@ def generation_curves(
         title: above the picture.
         metric: drawn.
         x_label, y_label: of the axes; limits: of y, or None.
-        labels: {title of a summary: legend}; others are not drawn.
+        labels: {title of a summary: legend}; others, and those without a legend, are not drawn.
         per_generation: of the swept value in a generation; the first `labels` has generations.
         published: {title of a summary: {x: [], y: []}}, or `generations`, 1 at the end of the first one,
             instead of x; show_published: whether these and `lines` are drawn.
-        lines: {text: value}, horizontal lines.
+        lines: {text: value}, horizontal lines, none where the value is null.
+        levels: {text: {run, metric, times}}, horizontal lines at what runs had at their end, `times` a number.
     """
     plt = pyplot()
+    labels = {name: label for name, label in labels.items() if label}
+    fixed = {text: value for text, value in lines.items() if show_published and value is not None}
+    for text, of in levels.items():
+        fixed[text] = summaries[of["run"]]["metrics"][of["metric"]]["mean"] * of["times"]
     figure, axis = plt.subplots(figsize=(9.0, 5.0))
     for colour, (name, label) in zip(COLOURS, labels.items(), strict=False):
         swept_line(axis, summaries[name], metric, colour, label, dots=False)
@@ -47,7 +53,7 @@ def generation_curves(
             x = known["x"] if "x" in known else [n * per_generation for n in known["generations"]]
             axis.plot(x, known["y"], color=colour, **style)
     _boundaries(axis, summaries[next(iter(labels))], per_generation)
-    for text, value in lines.items() if show_published else ():
+    for text, value in fixed.items():
         axis.axhline(value, color="0.4", linestyle=":", linewidth=1)
         place = {"xy": (0.99, value), "xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
         axis.annotate(text, **place, color="0.4", fontsize=8)
