@@ -24,6 +24,7 @@ def generation_curves(
     published: dict[str, dict[str, list[float]]],
     show_published: bool,
     lines: dict[str, float],
+    levels: dict[str, dict[str, Any]],
 ) -> None:
     """A metric against the swept value, IQM and 95 % interval; dashed: published values of the same colour.
 
@@ -33,13 +34,15 @@ def generation_curves(
         title: above the picture.
         metric: drawn.
         x_label, y_label: of the axes; limits: of y, or None.
-        labels: {title of a summary: legend}; others are not drawn.
+        labels: {title of a summary: legend}; others, and those without a legend, are not drawn.
         per_generation: of the swept value in a generation; the first `labels` has generations.
         published: {title of a summary: {x: [], y: []}}, or `generations`, 1 at the end of the first one,
             instead of x; show_published: whether these and `lines` are drawn.
-        lines: {text: value}, horizontal lines.
+        lines: {text: value}, horizontal lines, none where the value is null.
+        levels: {text: {run, metric, times}}, horizontal lines at `times` what runs had at their end.
     """
     plt = pyplot()
+    labels = {name: label for name, label in labels.items() if label}
     figure, axis = plt.subplots(figsize=(9.0, 5.0))
     for colour, (name, label) in zip(COLOURS, labels.items(), strict=False):
         swept_line(axis, summaries[name], metric, colour, label, dots=False)
@@ -49,10 +52,10 @@ def generation_curves(
             x = known["x"] if "x" in known else [n * per_generation for n in known["generations"]]
             axis.plot(x, known["y"], color=colour, **style)
     _boundaries(axis, summaries[next(iter(labels))], per_generation)
-    for text, value in lines.items() if show_published else ():
-        axis.axhline(value, color="0.4", linestyle=":", linewidth=1)
-        place = {"xy": (0.99, value), "xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
-        axis.annotate(text, **place, color="0.4", fontsize=8)
+    if show_published:
+        _lines(axis, {text: value for text, value in lines.items() if value is not None}, "right")
+    ends = lambda of: summaries[of["run"]]["metrics"][of["metric"]]["mean"] * of["times"]
+    _lines(axis, {text: ends(of) for text, of in levels.items()}, "left")
     handles = axis.get_legend_handles_labels()[0]
     if show_published and published:
         handles.append(
@@ -68,6 +71,14 @@ def generation_curves(
     figure.tight_layout(rect=(0, 0.01, 1, 0.92))
     figure.savefig(path, dpi=120)
     plt.close(figure)
+
+
+def _lines(axis: Any, lines: dict[str, float], side: str) -> None:
+    """Horizontal lines with their texts at the left or at the right."""
+    for text, value in lines.items():
+        axis.axhline(value, color="0.4", linestyle=":", linewidth=1)
+        place = {"xycoords": ("axes fraction", "data"), "ha": side, "va": "bottom"}
+        axis.annotate(text, (0.01 if side == "left" else 0.99, value), **place, color="0.4", fontsize=8)
 
 
 def _boundaries(axis: Any, summary: dict, per_generation: float) -> None:

@@ -9,8 +9,11 @@ from marl.experiment import run_experiment
 NOT_MET = {
     "baselines/allelopathic_harvest",
     "baselines/stag_hunt_grid",
+    "cook2024/fig4_left",
     "cook2024/fig4_right",
     "cook2024/fig5_right",
+    "cook2024/fig6",
+    "cook2024/fig7",
     "duque2025/coin_game",
     "lio2020/cleanup",
     "piche2025/trust_and_split",

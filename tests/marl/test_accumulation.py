@@ -89,8 +89,11 @@ def test_curves_of_generations_are_drawn(tmp_path):
     words = {"title": "title", "metric": "score", "x_label": "trial", "y_label": "score"}
     published = {"known": {"x": [0, 7], "y": [1.0, 12.0]}}
     path = tmp_path / "curves.png"
-    shown = {"labels": {"known": "ours"}, "published": published, "show_published": True}
-    generation_curves(summaries={"known": found, "other": found}, path=path, **words, **numbers, **shown)
+    shown = {"labels": {"known": "ours", "absent": None}, "published": published, "show_published": True}
+    shown["levels"] = {"an oracle": {"run": "flat", "metric": "reward/seat_1", "times": 30}}
+    flat = {"metrics": {"reward/seat_1": {"mean": 0.2}}}
+    summaries = {"known": found, "other": found, "flat": flat}
+    generation_curves(summaries=summaries, path=path, **words, **numbers, **shown)
     assert path.stat().st_size > 10_000
 
 
