@@ -30,6 +30,7 @@ DRAWN = (
     *(f"marl.{name}" for name in ("segregation_plots", "census_plots", "generation_plots")),
     *(f"marl.{name}" for name in ("schelling", "after", "responses", "generations", "basins")),
     *(f"marl.{name}" for name in ("census", "accumulation", "lineages", "sizes", "curve_plots")),
+    *(f"marl.{name}" for name in ("roles", "role_plots")),
     "envs.schelling_runs",
 )
 Assigned = tuple[str, Any, bool]  # key, value, whether it was written +key=
