@@ -15,7 +15,7 @@ def weight_matrices(
     summaries: dict[str, dict],
     path: Path,
     title: str,
-    panels: list[dict[str, Any]],
+    parts: list[dict[str, Any]],
 ) -> None:
     """A panel a run: the mean share of its reward that each row gives to each column; means over seeds.
 
@@ -26,13 +26,13 @@ def weight_matrices(
         summaries: {title: summary} with `weight/ROLE_I_to_J`, as `marl.roles.roles` gives.
         path: PNG to write.
         title: above the picture.
-        panels: {run: title of a summary, title, names: [of the seats or roles], by: seat | role}.
+        parts: one a panel: {run: title of a summary, title, names: [of the seats or roles], by: seat | role}.
     """
     plt = pyplot()
-    figure, axes = plt.subplots(1, len(panels), figsize=(3.7 * len(panels) + 0.8, 3.9), squeeze=False)
-    tables = [_table(summaries[panel["run"]]["metrics"], panel) for panel in panels]
+    figure, axes = plt.subplots(1, len(parts), figsize=(3.7 * len(parts) + 0.8, 3.9), squeeze=False)
+    tables = [_table(summaries[panel["run"]]["metrics"], panel) for panel in parts]
     top = max(float(mean.max()) for mean, _ in tables)
-    for axis, panel, (mean, spread) in zip(axes[0], panels, tables, strict=True):
+    for axis, panel, (mean, spread) in zip(axes[0], parts, tables, strict=True):
         names = panel["names"]
         axis.imshow(mean, cmap="Blues", vmin=0.0, vmax=top, aspect="auto")
         for i, j in np.ndindex(mean.shape):
@@ -54,25 +54,23 @@ def weight_matrices(
     plt.close(figure)
 
 
-def bar_panels(
-    *, summaries: dict[str, dict], path: Path, title: str, panels: list[dict[str, Any]]
-) -> None:
+def bar_panels(*, summaries: dict[str, dict], path: Path, title: str, parts: list[dict[str, Any]]) -> None:
     """A panel each: metrics side by side, a bar a run, means over seeds; dots are seeds.
 
     Args:
         summaries: {title: summary} of what is not swept.
         path: PNG to write.
         title: above the picture.
-        panels: {title, y_label, runs: {title of a summary: legend}, metrics: {metric: text below its bars}}; the
+        parts: one a panel: {title, y_label, runs: {title of a summary: legend}, metrics: {metric: text below its bars}}; the
             same legend has the same colour in all panels.
     """
     plt = pyplot()
-    legends = list(dict.fromkeys(text for panel in panels for text in panel["runs"].values()))
+    legends = list(dict.fromkeys(text for panel in parts for text in panel["runs"].values()))
     colours = dict(zip(legends, COLOURS, strict=False))
-    widths = [max(2, len(panel["runs"]) * len(panel["metrics"]) / 3) for panel in panels]
+    widths = [max(2, len(panel["runs"]) * len(panel["metrics"]) / 3) for panel in parts]
     size = {"figsize": (1.1 * sum(widths) + 1.5, 4.0), "squeeze": False}
-    figure, axes = plt.subplots(1, len(panels), gridspec_kw={"width_ratios": widths}, **size)
-    for axis, panel in zip(axes[0], panels, strict=True):
+    figure, axes = plt.subplots(1, len(parts), gridspec_kw={"width_ratios": widths}, **size)
+    for axis, panel in zip(axes[0], parts, strict=True):
         width = 0.8 / len(panel["runs"])
         for k, (run, text) in enumerate(panel["runs"].items()):
             for place, metric in enumerate(panel["metrics"]):

@@ -64,7 +64,12 @@ def roles(
         trained = json.loads((folder / "summary.json").read_text())["metrics"]
         values = ranked(played["done"], played["reward"], trained)
         metrics = {name: {"per_seed": plain(x)} | summarize(x) for name, x in values.items()}
-        found[f"{run} roles"] = {"metrics": metrics, "sweep": [], "lost": [], "wall_s": time.perf_counter() - began}
+        found[f"{run} roles"] = {
+            "metrics": metrics,
+            "sweep": [],
+            "lost": [],
+            "wall_s": time.perf_counter() - began,
+        }
     return found
 
 
@@ -95,7 +100,9 @@ def ranked(done: np.ndarray, reward: np.ndarray, trained: dict[str, dict]) -> di
     values |= {f"incoming/role_{k}": incoming[:, k] for k in seats}
     values["incoming_lead"] = incoming[:, 0] - incoming[:, 1:].max(1)
     if TOTAL.format(0) in trained:
-        total = np.stack([trained[TOTAL.format(i)]["per_seed"] for i in seats if TOTAL.format(i) in trained], 1)
+        total = np.stack(
+            [trained[TOTAL.format(i)]["per_seed"] for i in seats if TOTAL.format(i) in trained], 1
+        )
         values |= {f"total/role_{k}": by_role(total)[:, k] for k in seats if total.shape == done.shape}
     return values
 

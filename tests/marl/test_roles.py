@@ -11,7 +11,14 @@ from marl.role_plots import bar_panels, weight_matrices
 from marl.run import run
 
 TINY = ["env=cleanup_8x8", "env.layout=cleanup_5x5", "env.num_players=3", "env.side=1", "env.horizon=4"]
-TINY += ["num_envs=2", "num_seeds=2", "total_steps=16", "log_every=1", "network.hidden=[4]", "algo.num_steps=4"]
+TINY += [
+    "num_envs=2",
+    "num_seeds=2",
+    "total_steps=16",
+    "log_every=1",
+    "network.hidden=[4]",
+    "algo.num_steps=4",
+]
 TINY += ["algo=lase", "algo.num_epochs=1", "algo.num_minibatches=1", "algo.relation_batch_size=2"]
 TINY += ["algo.perspective_channels=0", "algo.perspective_widths=[4]", "algo.relation_width=4"]
 SIZES = {"event": "cleaned", "seed": 0, "num_episodes": 4, "max_steps": 10, "greedy": False}
@@ -28,7 +35,10 @@ def test_roles_are_seats_in_the_order_of_what_they_do():
     reward = np.array([[2.0, 0.0, 1.0], [0.0, 1.0, 2.0]])
     weights = np.zeros((2, 3, 3))
     weights[0, 0, 1], weights[0, 2, 1], weights[0, 1, 0] = 0.2, 0.3, 0.1  # the first seed gives to seat 1
-    weights[1, 0, 2], weights[1, 1, 0] = 0.4, 0.1  # the second gives more to seat 2 than to seat 0, who does it
+    weights[1, 0, 2], weights[1, 1, 0] = (
+        0.4,
+        0.1,
+    )  # the second gives more to seat 2 than to seat 0, who does it
     found = roles.ranked(done, reward, trained(weights))
     np.testing.assert_allclose(found["share/role_0"], [0.75, 1.0])
     np.testing.assert_allclose(found["share/seat_0"], [0.25, 1.0])
@@ -66,10 +76,15 @@ def test_the_roles_of_a_run_are_measured_and_drawn(tmp_path):
     assert both[0] == pytest.approx(both[1])
     path = tmp_path / "weights.png"
     panel = {"run": "gives roles", "title": "all give", "names": ["first", "second", "third"], "by": "role"}
-    weight_matrices(summaries=found, path=path, title="weights", panels=[panel])
+    weight_matrices(summaries=found, path=path, title="weights", parts=[panel])
     with Image.open(path) as picture:
         assert picture.size[1] == round(3.9 * 130)
-    bars = {"title": "one", "y_label": "share", "runs": {"gives roles": "LASE"}, "metrics": {"share/seat_0": "first"}}
-    bar_panels(summaries=found, path=path, title="shares", panels=[bars, bars])
+    bars = {
+        "title": "one",
+        "y_label": "share",
+        "runs": {"gives roles": "LASE"},
+        "metrics": {"share/seat_0": "first"},
+    }
+    bar_panels(summaries=found, path=path, title="shares", parts=[bars, bars])
     with Image.open(path) as picture:
         assert picture.size[1] == round(4.0 * 130)
