@@ -61,8 +61,8 @@ def bar_panels(*, summaries: dict[str, dict], path: Path, title: str, parts: lis
         summaries: {title: summary} of what is not swept.
         path: PNG to write.
         title: above the picture.
-        parts: one a panel: {title, y_label, runs: {title of a summary: legend}, metrics: {metric: text below its bars}}; the
-            same legend has the same colour in all panels.
+        parts: one a panel: {title, y_label, runs: {title of a summary: legend}, metrics: {metric: text below
+            its bars}}; the same legend has the same colour in all panels.
     """
     plt = pyplot()
     legends = list(dict.fromkeys(text for panel in parts for text in panel["runs"].values()))

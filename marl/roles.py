@@ -1,7 +1,8 @@
 """Who does what in a trained group, and what each seat is given for it.
 
-The node `roles` of a figure's `after`, see `marl.experiment`. Which seat comes to do a work differs between seeds:
-means over seeds are those of roles, the seats in the order of how much of it they do. Axes: E episodes, A seats.
+The node `roles` of a figure's `after`, see `marl.experiment`. Which seat comes to do a work differs between
+seeds: means over seeds are those of roles, the seats in the order of how much of it they do. Axes: E
+episodes, A seats, S seeds.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -48,10 +48,10 @@ def roles(
 
     Returns:
         {"RUN roles": summary}, one value a seed: `share/seat_I` and `share/role_K`, of all that is done;
-        `reward/role_K` a step; where learners give, means over the last part of training `weight/role_I_to_J`
-        and `weight/seat_I_to_J`, `incoming/role_K`, the sum of the shares that others give it, `total/role_K`, its
-        reward a step after gifts, `given`, the share of its reward that a seat gives away, and `incoming_lead`, by
-        how much the shares given to role 0 exceed the most that another role is given.
+        `reward/role_K` a step; and where learners give, means over the last part of training: the weights
+        `weight/role_I_to_J` and `weight/seat_I_to_J`, `incoming/role_K`, the sum of the shares that others
+        give it, `total/role_K`, its reward a step after gifts, `given`, the share of its reward that a seat
+        gives away, and `incoming_lead`, by how much role 0 is given more than any other role.
     """
     found = {}
     for run in (name for name in runs if name in folders):
@@ -64,12 +64,8 @@ def roles(
         trained = json.loads((folder / "summary.json").read_text())["metrics"]
         values = ranked(played["done"], played["reward"], trained)
         metrics = {name: {"per_seed": plain(x)} | summarize(x) for name, x in values.items()}
-        found[f"{run} roles"] = {
-            "metrics": metrics,
-            "sweep": [],
-            "lost": [],
-            "wall_s": time.perf_counter() - began,
-        }
+        facts = {"sweep": [], "lost": [], "wall_s": time.perf_counter() - began}
+        found[f"{run} roles"] = {"metrics": metrics} | facts
     return found
 
 
@@ -99,11 +95,9 @@ def ranked(done: np.ndarray, reward: np.ndarray, trained: dict[str, dict]) -> di
     incoming = own.sum(1)
     values |= {f"incoming/role_{k}": incoming[:, k] for k in seats}
     values["incoming_lead"] = incoming[:, 0] - incoming[:, 1:].max(1)
-    if TOTAL.format(0) in trained:
-        total = np.stack(
-            [trained[TOTAL.format(i)]["per_seed"] for i in seats if TOTAL.format(i) in trained], 1
-        )
-        values |= {f"total/role_{k}": by_role(total)[:, k] for k in seats if total.shape == done.shape}
+    if all(TOTAL.format(i) in trained for i in seats):
+        total = by_role(np.stack([trained[TOTAL.format(i)]["per_seed"] for i in seats], axis=1))
+        values |= {f"total/role_{k}": total[:, k] for k in seats}
     return values
 
 
