@@ -12,6 +12,7 @@ NOT_MET = {
     "cook2024/fig4_right",
     "cook2024/fig5_right",
     "duque2025/coin_game",
+    "lase2024/adaptivity",
     "lase2024/cleanup",
     "lase2024/stag_hunt",
     "lio2020/cleanup",
