@@ -6,6 +6,7 @@ leaves in the event EXTRINSIC. Axes: E episodes, A seats, S seeds.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -166,13 +167,14 @@ def evaluate_seeds(
     num_episodes: int,
     max_steps: int,
     greedy: bool,
+    read: Callable[[Episodes], dict[str, Array]] = Episodes.outcomes,
 ) -> dict[str, np.ndarray]:
     """Outcomes of every seed's learners, leaves [S, ...]: among themselves, or against a player.
 
     Against an opponent the learner of seat 0 holds seat 0 and the opponent all others.
 
     Returns:
-        {name: [S]}.
+        {name: [S]}, or what `read` makes of a seed's episodes, [S, ...].
     """
 
     def one(learner: Any, key: Array) -> dict[str, Array]:
@@ -180,7 +182,7 @@ def evaluate_seeds(
         if opponent is not None:
             players, params = against(env, algo, learner, opponent)
         sizes = {"num_episodes": num_episodes, "max_steps": max_steps, "greedy": greedy}
-        return play(env, players, params, key, **sizes).outcomes()
+        return read(play(env, players, params, key, **sizes))
 
     learners = algo.for_acting(learners)
     num_seeds = jax.tree.leaves(learners)[0].shape[0]

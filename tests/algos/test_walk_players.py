@@ -92,6 +92,8 @@ def test_cleaners_go_for_the_nearest_of_apples_and_of_waste_that_is_more_than_a_
     little = much | {"waste": places[:leaves]}
     for name, things in (("walker_cleans", little), ("walker_picks", little), ("walker_picks", much)):
         assert decide(name, env, seats, things) == [{RIGHT}, {RIGHT}, {LEFT}, {PICK}]
+    last = {"waste": [(0, 0)], "apple": [(0, 5)]}
+    assert decide("walker_always_cleans", env, seats, last) == [{CLEAN}, {LEFT}, {LEFT}, {LEFT}]
 
 
 def returns(env, *names):
