@@ -8,6 +8,8 @@ from typing import Any
 from marl.figures import for_figures
 from marl.plots import COLOURS, pyplot, swept_line
 
+PUBLISHED = {"linestyle": "--", "linewidth": 1, "marker": "o", "markersize": 3}
+
 
 @for_figures
 def generation_curves(
@@ -48,9 +50,8 @@ def generation_curves(
         swept_line(axis, summaries[name], metric, colour, label, dots=False)
         if show_published and name in published:
             known = published[name]
-            style = {"linestyle": "--", "linewidth": 1, "marker": "o", "markersize": 3, "alpha": 0.8}
             x = known["x"] if "x" in known else [n * per_generation for n in known["generations"]]
-            axis.plot(x, known["y"], color=colour, **style)
+            axis.plot(x, known["y"], color=colour, alpha=0.8, **PUBLISHED)
     _boundaries(axis, summaries[next(iter(labels))], per_generation)
     if show_published:
         _lines(axis, {text: value for text, value in lines.items() if value is not None}, "right")
@@ -58,9 +59,7 @@ def generation_curves(
     _lines(axis, {text: ends(of) for text, of in levels.items()}, "left")
     handles = axis.get_legend_handles_labels()[0]
     if show_published and published:
-        handles.append(
-            plt.Line2D([], [], color="0.3", linestyle="--", marker="o", markersize=3, label="published")
-        )
+        handles.append(plt.Line2D([], [], color="0.3", label="published", **PUBLISHED))
     axis.set(xlabel=x_label, ylabel=y_label, ylim=limits)
     axis.spines[["top", "right"]].set_visible(False)
     place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.95), "ncols": len(handles)}
