@@ -57,19 +57,24 @@ def generation_curves(
         _lines(axis, {text: value for text, value in lines.items() if value is not None}, "right")
     ends = lambda of: summaries[of["run"]]["metrics"][of["metric"]]["mean"] * of["times"]
     _lines(axis, {text: ends(of) for text, of in levels.items()}, "left")
-    handles = axis.get_legend_handles_labels()[0]
-    if show_published and published:
-        handles.append(plt.Line2D([], [], color="0.3", label="published", **PUBLISHED))
     axis.set(xlabel=x_label, ylabel=y_label, ylim=limits)
     axis.spines[["top", "right"]].set_visible(False)
-    place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.95), "ncols": len(handles)}
-    figure.legend(handles=handles, frameon=False, fontsize=9, **place)
+    _legend(figure, axis, show_published and bool(published))
     figure.suptitle(title, fontsize=11, y=0.985)
     seeds = min(min(summaries[name]["metrics"][metric]["n"]) for name in labels)
     figure.text(0.99, 0.01, f"IQM and 95 % interval of {seeds} seeds", ha="right", fontsize=7, color="0.4")
     figure.tight_layout(rect=(0, 0.01, 1, 0.92))
     figure.savefig(path, dpi=120)
     plt.close(figure)
+
+
+def _legend(figure: Any, axis: Any, published: bool) -> None:
+    """The curves' names above the picture, and what dashes mean if there are `published` values."""
+    handles = axis.get_legend_handles_labels()[0]
+    if published:
+        handles.append(pyplot().Line2D([], [], color="0.3", label="published", **PUBLISHED))
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.95), "ncols": len(handles)}
+    figure.legend(handles=handles, frameon=False, fontsize=9, **place)
 
 
 def _lines(axis: Any, lines: dict[str, float], side: str) -> None:
