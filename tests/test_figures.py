@@ -19,6 +19,7 @@ NOT_MET = {
     "lase2024/cleanup",
     "lase2024/stag_hunt",
     "lio2020/cleanup",
+    "phan2022/tokens",
     "piche2025/trust_and_split",
     "sert2020/actions",
     "sert2020/segregation",
