@@ -78,6 +78,8 @@ def test_every_experiment_plans_its_runs_at_every_scale_and_states_claims(name):
     for scale in figure.scales:
         runs = plan(name, [], scale)
         for cfg in runs.values():
+            if not isinstance(cfg.seats, str):  # learners of earlier runs of the figure are not there yet
+                cfg.seats = ["random" if seat in runs else seat for seat in cfg.seats]
             Program(build(cfg))
         for claim in figure.claims[scale]:
             assert {claim.run, claim.get("minus", claim.run)} <= runs.keys() or figure.get("after")
