@@ -9,16 +9,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jax import Array
 
 from marl.build import load_run
 from marl.checkpoint import write_atomically
 from marl.config import compose
-from marl.evaluate import evaluate_seeds
+from marl.evaluate import Episodes, evaluate_seeds
 from marl.exploiter import best_response, exploiting
 from marl.figures import for_figures
 from marl.league import Cell, Entrant, check_entrants, entrant, play_league, write_csv
@@ -81,7 +82,7 @@ def league(
     write_csv(folder / "league.csv", cells, num_episodes)
     league_matrix(facts["cells"], folder / "league.png", f"{num_episodes} episodes a pair of seeds")
     values = {name: x for cell in cells for name, x in _by_seed(cell).items()}
-    return {"league": _summary({name: _statistics(x) for name, x in values.items()}, began)}
+    return {"league": of_seeds(values, began)}
 
 
 @for_figures
@@ -147,15 +148,29 @@ def outcomes(
     found = {}
     for run, folder in folders.items():
         began = time.perf_counter()
-        setup, learners = load_run(folder, read_run_config(folder / "config.yaml").plugins)
-        sizes = {
-            "num_episodes": num_episodes,
-            "max_steps": setup.env.fixed_horizon or max_steps,
-            "greedy": greedy,
-        }
-        values = evaluate_seeds(setup.env, setup.algo, learners, seed=seed, **sizes)
-        found[f"{run} outcomes"] = _summary({name: _statistics(x) for name, x in values.items()}, began)
+        sizes = {"num_episodes": num_episodes, "max_steps": max_steps, "greedy": greedy}
+        found[f"{run} outcomes"] = of_seeds(among_themselves(folder, seed=seed, **sizes), began)
     return found
+
+
+def among_themselves(
+    folder: Path,
+    *,
+    seed: int,
+    num_episodes: int,
+    max_steps: int,
+    greedy: bool,
+    read: Callable[[Episodes], dict[str, Array]] = Episodes.outcomes,
+) -> dict[str, np.ndarray]:
+    """What the seeds of the run in `folder` do in their own game, {name: [S, ...]} as `read` makes it."""
+    setup, learners = load_run(folder, read_run_config(folder / "config.yaml").plugins)
+    sizes = {"num_episodes": num_episodes, "max_steps": setup.env.fixed_horizon or max_steps}
+    return evaluate_seeds(setup.env, setup.algo, learners, seed=seed, greedy=greedy, read=read, **sizes)
+
+
+def of_seeds(values: dict[str, np.ndarray], began: float) -> dict[str, Any]:
+    """The summary of {name: [S]}, not swept, that work since `time.perf_counter()` = `began` has found."""
+    return _summary({name: _statistics(x) for name, x in values.items()}, began)
 
 
 @for_figures

@@ -15,12 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from marl.build import load_run
-from marl.evaluate import Episodes, evaluate_seeds
+from marl.after import among_themselves, of_seeds
+from marl.evaluate import Episodes
 from marl.figures import for_figures
-from marl.metrics_log import plain
-from marl.secrets import read_run_config
-from marl.statistics import summarize
 
 WEIGHT = "loss/weight/seat_{}_to_{}"  # as learners that give log them
 TOTAL = "loss/total_reward/seat_{}"
@@ -58,16 +55,11 @@ def roles(
     found = {}
     for run in (name for name in runs if name in folders):
         began, folder = time.perf_counter(), folders[run]
-        setup, learners = load_run(folder, read_run_config(folder / "config.yaml").plugins)
-        steps = setup.env.fixed_horizon or max_steps
-        sizes = {"num_episodes": num_episodes, "max_steps": steps, "greedy": greedy}
+        sizes = {"num_episodes": num_episodes, "max_steps": max_steps, "greedy": greedy}
         read = lambda episodes: _by_seat(episodes, event)
-        played = evaluate_seeds(setup.env, setup.algo, learners, seed=seed, read=read, **sizes)
+        played = among_themselves(folder, seed=seed, read=read, **sizes)
         trained = json.loads((folder / "summary.json").read_text())["metrics"]
-        values = ranked(played["done"], played["reward"], trained)
-        metrics = {name: {"per_seed": plain(x)} | summarize(x) for name, x in values.items()}
-        facts = {"sweep": [], "lost": [], "wall_s": time.perf_counter() - began}
-        found[f"{run} roles"] = {"metrics": metrics} | facts
+        found[f"{run} roles"] = of_seeds(ranked(played["done"], played["reward"], trained), began)
     return found
 
 

@@ -41,21 +41,21 @@ def training_speed(
     began, seats, found = time.perf_counter(), [], []
     if not 0 <= base < len(sizes):
         raise ConfigError([f"figure.measure.base={base}: must lie in 0 .. {len(sizes) - 1}"])
+    devices = num_devices(setup.cfg, share_world=True)
     for fields in sizes:
         cfg = OmegaConf.merge(setup.cfg, {"env": fields})
         seats.append(int((sized := build(cfg)).env.num_agents))
         per_update = cfg.num_envs * sized.algo.num_steps * seats[-1]
-        seconds = _seconds(sized, num_updates, repeats)
+        seconds = _seconds(sized, num_updates, repeats, devices)
         found.append([1e9 * s / (num_updates * per_update) for s in seconds])
     cost = np.array(found)  # [V, R]
     metrics = {"agent_steps_per_s": 1e9 / cost, "ns_per_agent_step": cost}
     metrics["cost"] = cost / np.median(cost[base])
     device = jax.devices()[0].device_kind
-    devices = num_devices(setup.cfg, share_world=True)
     return swept_summary(metrics, "residents", seats, began, device=device, num_devices=devices)
 
 
-def _seconds(setup: Setup, num_updates: int, repeats: int) -> list[float]:
+def _seconds(setup: Setup, num_updates: int, repeats: int, devices: int) -> list[float]:
     """Of each repetition."""
     env, algo, cfg = setup.env, setup.algo, setup.cfg
 
@@ -65,7 +65,7 @@ def _seconds(setup: Setup, num_updates: int, repeats: int) -> list[float]:
 
     step, key, seconds = jax.jit(play, donate_argnums=2), jax.random.key(cfg.seed), []
     runner = jax.jit(lambda algo, env, key: start(algo, env, key, cfg.num_envs))(algo, env, key)
-    runner = spread(runner, num_devices(cfg, share_world=True))
+    runner = spread(runner, devices)
     for i in range(repeats + 1):
         began = time.perf_counter()
         runner, _ = jax.block_until_ready(step(algo, env, runner, key, jnp.int32(i * num_updates)))

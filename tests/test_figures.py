@@ -21,6 +21,7 @@ NOT_MET = {
     "lio2020/cleanup",
     "phan2022/tokens",
     "piche2025/trust_and_split",
+    "scale/schelling_gradient",
     "sert2020/actions",
     "sert2020/segregation",
 }
