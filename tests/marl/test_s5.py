@@ -143,5 +143,5 @@ def test_ppo_recalls_a_cue_with_it():
     """As the GRU in tests/algos/test_ppo.py: the cue of the first step is answered in the third."""
     network = MLP(hidden=(16,), activation="tanh", core=8, core_kind="s5")
     algo = ppo(network=network)
-    batch = learn(algo, probe("recall"), seed=0, num_envs=32, num_updates=100, num_steps=15)[2]
+    batch = learn(algo, probe("recall"), seed=0, num_envs=32, num_updates=200, num_steps=15)[2]
     assert 3 * batch.reward.mean() > 0.98
