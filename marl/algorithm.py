@@ -132,3 +132,29 @@ class Algorithm(Node):
     def update(self, env: Environment, learner: Any, batch: Batch, key: Array) -> tuple[Any, dict]:
         """Learn from a batch. Returns (learner, scalar metrics)."""
         return learner, {}
+
+
+class AlgorithmWrapper(Algorithm):
+    """An algorithm around another; forwards what it asks of games and batches."""
+
+    algo: Algorithm
+
+    @property
+    def num_steps(self) -> int:
+        """As the algorithm inside."""
+        return self.algo.num_steps
+
+    @property
+    def max_envs(self) -> int | None:
+        """As the algorithm inside."""
+        return self.algo.max_envs
+
+    @property
+    def group_size(self) -> int:
+        """As the algorithm inside."""
+        return self.algo.group_size
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """As the algorithm inside."""
+        return self.algo.reads

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from marl.algorithm import Algorithm
+from marl.algorithm import AlgorithmWrapper
 from marl.checkpoint import valid_checkpoints, write_atomically
 from marl.metrics import Tally
 from marl.metrics_log import plain
@@ -48,28 +48,11 @@ def chunk_is_finite(learner: Any, obs: Any, tally: Tally, losses: dict[str, Arra
     return all_finite((learner, obs, tally.reward, losses))
 
 
-class SkipNonFinite(Algorithm):
+class SkipNonFinite(AlgorithmWrapper):
     """`algo`, but an update that would leave parameters that are not finite changes nothing.
 
     Its metrics gain `skipped`, 1 for such an update.
     """
-
-    algo: Algorithm
-
-    @property
-    def num_steps(self) -> int:
-        """As the algorithm inside."""
-        return self.algo.num_steps
-
-    @property
-    def group_size(self) -> int:
-        """As the algorithm inside."""
-        return self.algo.group_size
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """As the algorithm inside."""
-        return self.algo.reads
 
     def init(self, key, env, ts):
         """As the algorithm inside."""

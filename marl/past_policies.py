@@ -18,7 +18,7 @@ import numpy as np
 from flax import struct
 from jax import Array
 
-from marl.algorithm import Algorithm, Batch
+from marl.algorithm import AlgorithmWrapper, Batch
 from marl.environment import Environment, TimeStep
 from marl.population import Seats, num_learners
 from marl.rows import learnt_from, pick, put, seen
@@ -74,8 +74,8 @@ class Carry(struct.PyTreeNode):
     place: Array  # [E] int32, place of the game's snapshot + 1; 0: not drawn yet
 
 
-class PastPlay(Algorithm):
-    """`algo` learning in games of its own and in games against its past.
+class PastPlay(AlgorithmWrapper):
+    """`algo`, which learns in at least two seats, in games of its own and in games against its past.
 
     The first games of a batch, the share `current_fraction` of them, are plain self-play in which
     all seats learn. In the others one seat, number (game mod A), is held by the current learner,
@@ -87,26 +87,10 @@ class PastPlay(Algorithm):
     with different weights cost more. Such games must begin together.
     """
 
-    algo: Algorithm  # learns, in at least two seats
     size: int = struct.field(pytree_node=False)  # N, snapshots kept
     push_every: int = struct.field(pytree_node=False)  # updates between snapshots
     current_fraction: float = struct.field(pytree_node=False)  # share of games of plain self-play
     games_per_snapshot: int = struct.field(pytree_node=False)  # G, games that share a snapshot
-
-    @property
-    def num_steps(self) -> int:
-        """As the algorithm inside."""
-        return self.algo.num_steps
-
-    @property
-    def group_size(self) -> int:
-        """As the algorithm inside."""
-        return self.algo.group_size
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """As the algorithm inside."""
-        return self.algo.reads
 
     @property
     def seats(self) -> Seats:

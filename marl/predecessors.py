@@ -13,7 +13,7 @@ import jax
 from flax import struct
 from jax import Array
 
-from marl.algorithm import Algorithm
+from marl.algorithm import AlgorithmWrapper
 from marl.environment import Environment, TimeStep
 
 
@@ -31,20 +31,14 @@ class Carry(struct.PyTreeNode):
     past: Any  # leaves [E, A, M, ...]
 
 
-class Predecessors(Algorithm):
+class Predecessors(AlgorithmWrapper):
     """`algo` learning in a game whose demonstrators are learners of the same kind.
 
     A predecessor sees what the learner sees without demonstrators, and `flag` where it is told whether there
     are any; its recurrent state begins anew with each episode. `init` makes untrained predecessors.
     """
 
-    algo: Any
     flag: Any  # [] 1 in the source's code, where predecessors are told that they see somebody
-
-    @property
-    def num_steps(self) -> int:
-        """As the algorithm inside."""
-        return self.algo.num_steps
 
     def init(self, key: Array, env: Environment, ts: TimeStep) -> Learner:
         """A fresh learner and M fresh predecessors."""
