@@ -78,8 +78,8 @@ def settle(
     metrics |= _by_age(found, *groups)
     shown = {k: x[:, -1] for k, x in found.items()}
     steps = every * per_block * np.arange(1, num_blocks + 1)
-    more = _tables(shown, float(env.max_age), num_shares, int(env.action_space.n))
-    return swept_summary(metrics, "step", steps, began, maps=_maps(found), **more)
+    more = _tables(shown, float(env.max_age), num_shares, int(env.action_space.n)) | {"maps": _maps(found)}
+    return swept_summary(metrics, "step", steps, began, **jax.tree.map(np.ndarray.tolist, more))
 
 
 @functools.partial(jax.jit, static_argnames=SIZES)

@@ -4,8 +4,8 @@ A file configs/experiment/PAPER/FIGURE.yaml names its runs by their overrides, s
 plot, and states its claims as bounds on a statistic over seeds. `marl.experiment` runs them,
 draws them and checks them. A run can begin from an earlier one, `start_from=TITLE`, and an earlier one can
 hold seats, `seats=[0,TITLE]`. A figure with a node
-`measure` trains nothing: each of its runs is handed, built, to that function, which gives a summary of the
-same form. Each node of `after` is called when all runs are trained, as f(folders={run: its folder}, ...),
+`measure` leaves no run folders: each of its runs is handed, built, to that function, which gives a summary of
+the same form, kept until the figure is done. Each node of `after` is called when all runs are trained, as f(folders={run: its folder}, ...),
 and gives {title: summary}.
 """
 
@@ -75,9 +75,8 @@ def run_experiment(
     cfg = next(iter(runs.values()))
     check_targets(cfg)
     figure, summaries, folders = cfg.figure, {}, {}
-    if only is not None and (only not in runs or "measure" in figure):
-        known = "this figure trains none" if "measure" in figure else f"must be one of {', '.join(runs)}"
-        raise ConfigError([f"only={only}: {known}"])
+    if only is not None and only not in runs:
+        raise ConfigError([f"only={only}: must be one of {', '.join(runs)}"])
     claims: Any = OmegaConf.to_container(figure.claims[scale])
     for title, run_cfg in runs.items():
         if only not in (None, title):
@@ -87,7 +86,7 @@ def run_experiment(
         if not isinstance(run_cfg.seats, str):
             run_cfg.seats = [str(folder / seat) if seat in runs else seat for seat in run_cfg.seats]
         if "measure" in figure:
-            summary = construct(run_cfg.figure.measure, setup=build(run_cfg))
+            summary = measured(run_cfg, folder / f"measured-{title}.json")
             shown = list(summary["metrics"])
         else:
             with ChunkProgress(title) as progress:
@@ -113,7 +112,23 @@ def run_experiment(
     found = check_claims(claims, summaries)
     facts = {"experiment": name, "scale": scale, "claims": [dataclasses.asdict(c) for c in found]}
     write_atomically(folder / "claims.json", json.dumps(facts, indent=1))
+    for path in folder.glob("measured-*.json"):
+        path.unlink()  # asked again, all is measured again
     return Outcome(folder, 0, found)
+
+
+def measured(cfg: DictConfig, path: Path) -> dict[str, Any]:
+    """The summary that the figure's `measure` makes of a run; kept in `path` until the figure is done."""
+    own = {key: node for key, node in OmegaConf.to_container(cfg).items() if key != "figure"}
+    asked = json.dumps({"run": own, "measure": OmegaConf.to_container(cfg.figure.measure)})
+    kept = json.loads(path.read_text()) if path.is_file() else {}
+    if kept.get("asked") == asked:
+        print(f"measured before: {path}", flush=True)
+        return kept["summary"]
+    found = {"asked": asked, "summary": construct(cfg.figure.measure, setup=build(cfg))}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text := json.dumps(found))
+    return json.loads(text)["summary"]
 
 
 def after_training(nodes: Mapping[str, Any], folders: dict[str, Path], folder: Path) -> dict[str, dict]:

@@ -18,8 +18,8 @@ usage: python scripts/figure.py PAPER/FIGURE [scale=smoke|paper] [out=FOLDER] [j
   to out (default figures/PAPER/FIGURE-SCALE). scale=paper is the published setting, scale=smoke
   (the default) a reduced one for a small machine, with claims of its own. Some figures have
   further scales, like scale=cpu: an unknown one is answered with them. A folder that holds
-  part of the work is completed. jobs=N trains N of its runs at a time, in processes of their own;
-  only=RUN trains that run alone, as on a cluster, and leaves the rest to a later call. Further
+  part of the work is completed. jobs=N does N of its runs at a time, in processes of their own;
+  only=RUN does that run alone, as on a cluster, and leaves the rest to a later call. Further
   KEY=VALUE are overrides as for train.py.
 
 Exit codes: 0 all claims met, 1 a claim is not met, 2 bad input, 5 a run diverged, 75 and 130 stopped and
@@ -52,7 +52,7 @@ def figure(arguments: list[str]) -> int:
     if outcome.exit_code:
         return stopped(outcome.exit_code)
     if own["only"]:
-        print(f"trained: {folder / own['only']}")
+        print(f"done: {own['only']}, in {folder}")
         return 0
     met = sum(claim.met for claim in outcome.claims)
     print(f"figure: {folder / name.replace('/', '-')}.png")
@@ -72,8 +72,6 @@ def side_by_side(arguments: list[str], runs: dict[str, Any], folder: Path, jobs:
     from marl.side_by_side import run_commands
 
     alone = [title for title, cfg in runs.items() if cfg.start_from not in runs]
-    if any("measure" in cfg.figure for cfg in runs.values()):
-        return 0
     program = [sys.executable, str(Path(__file__).resolve()), *arguments]
     return run_commands({title: [*program, f"only={title}"] for title in alone}, jobs, folder)
 

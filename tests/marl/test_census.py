@@ -64,7 +64,7 @@ def test_a_world_is_counted_while_it_learns():
     assert {x.shape for x in found.values()} == {(3, 2)}
     assert (found["alive"] > 0.7).all()
     assert ((found["same_fraction"] > 0.3) & (found["same_fraction"] < 1)).all()
-    assert summary["maps"]["kind"].shape == (3, 25, 25)
+    assert np.shape(summary["maps"]["kind"]) == (3, 25, 25)
     with pytest.raises(ConfigError, match="every=5: must be a multiple"):
         settle(setup=load(*WORLD, *LEARN, "algo.num_steps=2"), **RULES)
     with pytest.raises(ConfigError, match=r"env\.horizon=60: must exceed"):

@@ -105,3 +105,26 @@ def test_a_run_may_be_left_out_at_a_scale():
     smoke, paper = (plan("dasgupta2023/cooperation", [], scale) for scale in ("smoke", "paper"))
     assert smoke.keys() < paper.keys()
     assert {cfg.total_steps // cfg.algo.num_steps for cfg in paper.values()} == {100_000}, "2000 episodes"
+
+
+def test_what_is_measured_is_kept_until_the_figure_is_done(tmp_path, capsys):
+    measure = lambda *overrides, only=None: run_experiment(
+        "schelling/chicken", ["figure.measure.num_episodes=2", *overrides], "smoke", tmp_path, only
+    )
+    kept = tmp_path / "measured-game.json"
+    measure("num_seeds=2", only="game")
+    assert "measured before" not in capsys.readouterr().out
+    first = kept.read_text()
+    measure("num_seeds=2", only="game")
+    assert f"measured before: {kept}" in capsys.readouterr().out
+    measure("num_seeds=3", only="game")  # something else is asked
+    assert len(json.loads(kept.read_text())["summary"]["metrics"]["fear"]["per_seed"][0]) == 3
+    kept.write_text(first)
+    outcome = measure("num_seeds=2")
+    assert "measured before" in capsys.readouterr().out
+    assert all(claim.met for claim in outcome.claims)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "claims.json",
+        "schelling-chicken.csv",
+        "schelling-chicken.png",
+    ]

@@ -77,7 +77,7 @@ def test_train_names_all_errors_and_exits_2():
             ["baselines/clean_up", "only=me"],
             "only=me: must be one of independent, shared, prosocial",
         ),
-        ("figure", ["schelling/games", "only=me"], "only=me: this figure trains none"),
+        ("figure", ["schelling/games", "only=me"], "only=me: must be one of "),
         ("figure", ["baselines/clean_up", "jobs=0"], "jobs=0: must be a whole number of at least 1"),
         ("benchmark", ["num_envs=many"], "num_envs=many: must be a whole number"),
         ("benchmark", ["env=chickn"], "no such env, did you mean chicken"),
