@@ -3,10 +3,10 @@
 A file configs/experiment/PAPER/FIGURE.yaml names its runs by their overrides, says what to
 plot, and states its claims as bounds on a statistic over seeds. `marl.experiment` runs them,
 draws them and checks them. A run can begin from an earlier one, `start_from=TITLE`, and an earlier one can
-hold seats, `seats=[0,TITLE]`. A figure with a node
-`measure` leaves no run folders: each of its runs is handed, built, to that function, which gives a summary of
-the same form, kept until the figure is done. Each node of `after` is called when all runs are trained, as f(folders={run: its folder}, ...),
-and gives {title: summary}.
+hold seats, `seats=[0,TITLE]`. A figure with a node `measure` leaves no run folders: each of its runs is
+handed, built, to that function, which gives a summary of the same form, kept until the figure is done. Each
+node of `after` is called when all runs are trained, as f(folders={run: its folder}, ...), and gives
+{title: summary}.
 """
 
 from __future__ import annotations
