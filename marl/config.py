@@ -18,7 +18,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from marl.plugins import allow_import_from_here, locate, named_in
-from marl.secrets import resolve, settled
+from marl.secrets import reads_environment, resolve, settled
 from marl.validation import ConfigError, check_batch, check_ranges, coerce, flatten, nearest
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -80,10 +80,10 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     plugins = named_in(overrides)
     chosen, assigned = _parse(overrides, groups(plugins), errors)
     try:
-        cfg = copy.deepcopy(_compose((*chosen, *search_path(plugins)), _state_of_files(plugins)))
+        composed, values = _compose((*chosen, *search_path(plugins)), _state_of_files(plugins))
     except ConfigError as error:
         raise ConfigError([*errors, *error.errors]) from error
-    values = flatten(settled(cfg))
+    cfg = copy.deepcopy(composed)
     for key, value, added in assigned:
         wrong = _check_key(key, value, values, added)
         errors += wrong
@@ -92,7 +92,7 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     raw = OmegaConf.to_container(cfg, resolve=False)
     errors += check_ranges({k: v for k, v in flatten(raw).items() if not k.startswith("figure.")})
     plain = _with_types_of(values, settled(cfg))
-    resolved = resolve(OmegaConf.create(plain))
+    resolved = resolve(OmegaConf.create(plain)) if reads_environment(plain) else plain
     errors += check_batch(resolved["num_envs"], resolved["algo"])
     errors += [f"sweep.{key}: no such key" for key in flatten(plain["sweep"]) if key not in values]
     if errors:
@@ -155,8 +155,8 @@ def _state_of_files(plugins: Iterable[str]) -> float:
 
 
 @functools.lru_cache(maxsize=64)
-def _compose(choices: tuple[str, ...], state: float) -> DictConfig:
-    """Hydra's configuration of some group choices, not to be changed; it takes half a second."""
+def _compose(choices: tuple[str, ...], state: float) -> tuple[DictConfig, dict[str, Any]]:
+    """Hydra's configuration of some group choices and its values, not to be changed; it takes half a second."""
     import hydra
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
@@ -165,11 +165,12 @@ def _compose(choices: tuple[str, ...], state: float) -> DictConfig:
     outer, world.hydra = world.hydra, None  # a multirun's own, put back afterwards
     try:
         with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            return hydra.compose("train", list(choices))
+            cfg = hydra.compose("train", list(choices))
     except HydraException as error:
         raise ConfigError([str(error).split("\n")[0]]) from error
     finally:
         world.hydra = outer
+    return cfg, flatten(settled(cfg))
 
 
 def _parse(

@@ -44,19 +44,26 @@ def settled(cfg: DictConfig) -> dict[str, Any]:
         ConfigError: if an interpolation cannot be resolved, or reads the environment in
             another way than ${oc.env:NAME} or ${oc.env:NAME,default}.
     """
+    if not reads_environment(raw := OmegaConf.to_container(cfg)):
+        return resolve(cfg)
     texts: list[str] = []
 
     def hide(match: re.Match) -> str:
         texts.append(match.group())
         return f"_environment_{len(texts) - 1}_"
 
-    raw = _over_text(OmegaConf.to_container(cfg), lambda text: _ENV.sub(hide, text))
+    raw = _over_text(raw, lambda text: _ENV.sub(hide, text))
     strange = [key for key, value in flatten(raw).items() if "oc.env" in str(value)]
     if strange:
         form = "${oc.env:NAME} or ${oc.env:NAME,default}, without more braces"
         raise ConfigError(f"{key}: write {form}" for key in strange)
     plain = resolve(OmegaConf.create(raw))
     return _over_text(plain, lambda text: re.sub(r"_environment_(\d+)_", lambda m: texts[int(m[1])], text))
+
+
+def reads_environment(raw: Any) -> bool:
+    """Whether a text in nested dicts and lists, not yet resolved, names the environment."""
+    return any("oc.env" in str(value) for value in flatten(raw).values())
 
 
 def resolve(cfg: DictConfig) -> dict[str, Any]:

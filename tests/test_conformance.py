@@ -75,8 +75,16 @@ def test_game_alone_keeps_its_promises(game):
     env = build(game, ())
     horizon = env.fixed_horizon or 0
     steps = STEPS if horizon > LONG else max(STEPS, horizon + 2)
-    eager = game in classes() and env.num_agents <= EAGER_SEATS
-    conformance.check(env, KEY, steps, eager=eager)
+    conformance.check(env, KEY, steps)
+
+
+@pytest.mark.slow  # every operation is compiled by itself
+@pytest.mark.parametrize("game", GAMES)
+def test_game_plays_alike_without_compilation(game):
+    env = build(game, ())
+    if game not in classes() or env.num_agents > EAGER_SEATS:
+        pytest.skip("a preset, or a crowd")
+    conformance.check_eager(env, KEY)
 
 
 @functools.cache
@@ -118,7 +126,7 @@ def played():
 
 @pytest.mark.parametrize(("game", "stack"), played())
 def test_stack_keeps_the_promises(game, stack):
-    conformance.check(build(game, stack), KEY, STEPS, eager=False)
+    conformance.check(build(game, stack), KEY, STEPS)
 
 
 def spoil(change):
@@ -145,7 +153,7 @@ def spoil(change):
 )
 def test_conformance_finds_a_broken_promise(change, message):
     with pytest.raises(AssertionError, match=message):
-        conformance.check(spoil(change), KEY, 16, eager=False)
+        conformance.check(spoil(change), KEY, 16)
 
 
 def test_conformance_finds_a_difference_between_compiled_and_eager_play():
@@ -154,9 +162,11 @@ def test_conformance_finds_a_difference_between_compiled_and_eager_play():
         return state, ts.replace(reward=ts.reward + compiled)
 
     with pytest.raises(AssertionError, match="reward"):
-        conformance.check(spoil(lie), KEY, 16)
+        conformance.check_eager(spoil(lie), KEY)
 
 
 @pytest.mark.parametrize("horizon", [0, 8])
 def test_conformance_is_content_with_an_honest_game(horizon):
-    conformance.check(toys.commons(horizon=horizon, end_prob=0.2, noise=0.5), KEY, 40)
+    game = toys.commons(horizon=horizon, end_prob=0.2, noise=0.5)
+    conformance.check(game, KEY, 40)
+    conformance.check_eager(game, KEY)

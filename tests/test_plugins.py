@@ -185,7 +185,7 @@ def test_the_python_example_of_the_page_runs_and_its_game_keeps_the_promises_of_
     scope = {}
     exec(code, scope)  # the page's own text
     assert capsys.readouterr().out == "4\n"
-    conformance.check(scope["game"].env, jax.random.key(0), eager=False)
+    conformance.check(scope["game"].env, jax.random.key(0))
     mixed = build.load(
         "plugins=[my_research]", "env=roads", "algo=gradient_bandit", "seats=[0,1,2,3,4,5,6,7,8,random]"
     )

@@ -146,8 +146,13 @@ def test_entries_are_uniform_over_empty_cells():
     assert chi < 45 + 4 * 90**0.5
 
 
-def test_it_keeps_its_promises_also_without_compilation():
+def test_it_keeps_its_promises():
     conformance.check(world(entry_prob=0.5), KEY, 12)
+
+
+@pytest.mark.slow
+def test_it_plays_alike_without_compilation():
+    conformance.check_eager(world(entry_prob=0.5), KEY)
 
 
 def random_play(env, key, steps):
