@@ -156,7 +156,7 @@ def _state_of_files(plugins: Iterable[str]) -> float:
 
 @functools.lru_cache(maxsize=64)
 def _compose(choices: tuple[str, ...], state: float) -> tuple[DictConfig, dict[str, Any]]:
-    """Hydra's configuration of some group choices and its values, not to be changed; it takes half a second."""
+    """Hydra's configuration of group choices and its values, not to be changed; it takes half a second."""
     import hydra
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
