@@ -23,7 +23,7 @@ from jax import Array
 
 from algos.random_player import pick
 from algos.replay import Replay, add, draw, empty, reached, take
-from algos.td import LOSSES, SCHEDULES, epsilon_at, q_loss, q_optimizer, q_target
+from algos.td import CHOICES, epsilon_at, q_loss, q_optimizer, q_target
 from marl.algorithm import Algorithm, Batch
 from marl.environment import Environment, TimeStep
 from marl.heads import QNetwork, initial_carry
@@ -68,29 +68,29 @@ class DQN(Algorithm):
     target_every: int  # gradient steps between updates of the target network
     learning_starts: int  # transitions in the replay before the first gradient step
     max_grad_norm: float  # gradients are scaled down to this norm
-    epsilon_schedule: str = struct.field(pytree_node=False)  # one of SCHEDULES
+    epsilon_schedule: str = struct.field(pytree_node=False)  # see CHOICES of algos.td
     batch_size: int = struct.field(pytree_node=False)  # transitions, or sequences, of a gradient step
     buffer_size: int = struct.field(pytree_node=False)  # transitions that a learner keeps
     num_steps: int = struct.field(pytree_node=False)  # T
     num_updates: int = struct.field(pytree_node=False)  # G
     burn_in: int = struct.field(pytree_node=False)  # first steps of a sequence that only warm up the state
-    loss: str = struct.field(pytree_node=False)  # one of LOSSES
+    loss: str = struct.field(pytree_node=False)  # likewise
     double: bool = struct.field(pytree_node=False)  # the online network chooses the next action
     dueling: bool = struct.field(pytree_node=False)  # heads for the state and for the actions
     by_stage: bool = struct.field(pytree_node=False)  # one network a stage
     network: Any = struct.field(pytree_node=False)  # torso, see marl.networks
     seats: Seats = struct.field(pytree_node=False)  # [A] learner of each seat
-    # of every number in a gradient, after the norm; None, as in older run folders: no bound
-    max_grad_value: float | None = None
+    max_grad_value: float | None = None  # of every number in a gradient, after the norm; None: no bound
     # only what a seat decided is kept and counted by epsilon_steps, in decisions of the learner
     decisions_only: bool = struct.field(pytree_node=False, default=False)
+    optimizer: str = struct.field(pytree_node=False, default="adam")  # likewise
 
     def _net(self, env: Environment) -> QNetwork:
         torso = self.network.clone(grid_codes=tuple(env.grid_codes))
         return QNetwork(torso, int(env.action_space.n), self.dueling)
 
     def _optimizer(self, rate: Any) -> optax.GradientTransformation:
-        return q_optimizer(rate, self.max_grad_norm, self.max_grad_value)
+        return q_optimizer(rate, self.max_grad_norm, self.max_grad_value, self.optimizer)
 
     def _num_networks(self, env: Environment) -> int:
         return env.num_stages if self.by_stage else 1
@@ -99,7 +99,7 @@ class DQN(Algorithm):
         """Raise ValueError for fields that do not fit each other, the game, or what the network can read."""
         if not isinstance(env.action_space, spaces.Discrete):
             raise ValueError(f"algo dqn needs Discrete actions, not {env.action_space}")
-        require_choices(self, "algo", {"loss": LOSSES, "epsilon_schedule": SCHEDULES})
+        require_choices(self, "algo", CHOICES)
         num = self._num_networks(env)
         for key in PER_STAGE:
             value = np.asarray(getattr(self, key))
@@ -107,8 +107,8 @@ class DQN(Algorithm):
                 wanted = "one number" if num == 1 else f"one number or {num}, one a stage"
                 raise ValueError(f"algo.{key}={[float(str(x)) for x in value]}: must be {wanted}")
         if self.learning_starts > self.buffer_size:
-            limit = f"at most algo.buffer_size={self.buffer_size}"
-            raise ValueError(f"algo.learning_starts={self.learning_starts}: must be {limit}")
+            limit = f"must be at most algo.buffer_size={self.buffer_size}"
+            raise ValueError(f"algo.learning_starts={self.learning_starts}: {limit}")
         if not 0 <= self.burn_in < self.num_steps:
             limit = f"at least 0 and below algo.num_steps={self.num_steps}"
             raise ValueError(f"algo.burn_in={self.burn_in}: must be {limit}")

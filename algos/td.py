@@ -15,8 +15,11 @@ from jax import Array
 
 from marl.returns import align
 
-LOSSES = ("huber", "mse")
-SCHEDULES = ("linear", "exponential")
+CHOICES = {
+    "loss": ("huber", "mse"),
+    "epsilon_schedule": ("linear", "exponential"),
+    "optimizer": ("adam", "sign"),
+}
 
 
 def epsilon_at(num_steps: Array, start: Any, end: Any, steps: Any, schedule: str) -> Array:
@@ -31,12 +34,15 @@ def epsilon_at(num_steps: Array, start: Any, end: Any, steps: Any, schedule: str
     return end + (start - end) * left
 
 
-def q_optimizer(learning_rate: Any, max_grad_norm: Any, max_grad_value: Any) -> optax.GradientTransformation:
-    """Adam on gradients cut to a norm and, unless it is None, every number of them to a size."""
+def q_optimizer(
+    learning_rate: Any, max_grad_norm: Any, max_grad_value: Any, kind: str
+) -> optax.GradientTransformation:
+    """Adam, or steps by signs, on gradients cut to a norm and, unless it is None, every number to a size."""
     clips = [optax.clip_by_global_norm(max_grad_norm)]
     if max_grad_value is not None:
         clips.append(optax.clip(max_grad_value))
-    return optax.chain(*clips, optax.adam(learning_rate))
+    rule = optax.adam(learning_rate) if kind == "adam" else optax.sign_sgd(learning_rate)
+    return optax.chain(*clips, rule)
 
 
 def q_target(

@@ -47,9 +47,9 @@ class DQN:
         if rule.network.core:
             reason = "backend=torch has no recurrent dqn; use 0, or backend=jax"
             raise ValueError(f"network.core={rule.network.core}: {reason}")
-        if rule.max_grad_value is not None or rule.decisions_only:
-            keys = "algo.max_grad_value, algo.decisions_only"
-            raise ValueError(f"{keys}: backend=torch has neither; use null and false, or backend=jax")
+        if rule.max_grad_value is not None or rule.decisions_only or rule.optimizer != "adam":
+            keys = "algo.max_grad_value, algo.decisions_only, algo.optimizer"
+            raise ValueError(f"{keys}: backend=torch has none; use null, false and adam, or backend=jax")
         self.rule, self.env, self.num_steps = rule, env, rule.num_steps
         self._num = num_learners(rule.seats)
         size = int(env.action_space.n)

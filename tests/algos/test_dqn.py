@@ -91,9 +91,17 @@ def test_draws_are_uniform_over_what_the_ring_holds():
 # Formulas.
 
 
+def test_steps_by_signs_move_each_parameter_by_the_learning_rate():
+    optimizer = q_optimizer(0.1, 1.0, 0.5, "sign")
+    grads = jnp.array([3.0, -1e-6, 0.0])
+    for _ in range(2):  # nothing is remembered
+        updates, _ = optimizer.update(grads, optimizer.init(grads))
+        np.testing.assert_allclose(updates, [-0.1, 0.1, 0.0], rtol=1e-6)
+
+
 def test_gradients_are_cut_to_a_norm_and_then_number_by_number():
     """Of (3, 4) with norm 1 there is (.6, .8), cut at .7 (.6, .7); Adam keeps a tenth of it."""
-    optimizer = q_optimizer(1.0, 1.0, 0.7)
+    optimizer = q_optimizer(1.0, 1.0, 0.7, "adam")
     state = optimizer.update(jnp.array([3.0, 4.0]), optimizer.init(jnp.zeros(2)))[1]
     np.testing.assert_allclose(optax.tree.get(state, "mu"), [0.06, 0.07], rtol=1e-6)
 
