@@ -125,6 +125,7 @@ def measured(cfg: DictConfig, path: Path) -> dict[str, Any]:
     if kept.get("asked") == asked:
         print(f"measured before: {path}", flush=True)
         return kept["summary"]
+    print(f"measuring: {path.stem.removeprefix('measured-')}", flush=True)
     found = {"asked": asked, "summary": construct(cfg.figure.measure, setup=build(cfg))}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text := json.dumps(found))
