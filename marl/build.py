@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from marl import checkpoint
 from marl.algorithm import Algorithm
-from marl.config import check_targets, compose, construct, groups, has_seats
+from marl.config import check_targets, compose, construct, groups, has_seats, scripted_players
 from marl.environment import Environment
 from marl.past_policies import PastPlay, without_past
 from marl.population import Frozen, Mixture, num_learners
@@ -145,7 +145,7 @@ def player(name: str, held: list[int], plugins: Iterable[str] = ()) -> Algorithm
         return construct(node)
     if Path(name.partition(":")[0]).is_dir():
         return frozen_player(name, held, plugins)
-    scripted = [n for n in known if not has_seats(compose([own, f"algo={n}"]).algo)]
+    scripted = scripted_players(plugins)
     hint = nearest(name, scripted)
     raise ValueError(f"no player {name}{hint} Choose a run folder or one of: {', '.join(scripted)}")
 

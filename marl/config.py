@@ -274,3 +274,14 @@ def has_seats(node: DictConfig) -> bool:
     from hydra.utils import get_class
 
     return "seats" in {f.name for f in dataclasses.fields(get_class(node._target_))}
+
+
+def scripted_players(plugins: Iterable[str] = ()) -> list[str]:
+    """The choices of config group algo that do not learn; reads their files alone."""
+    folders = [CONFIGS, *locate(plugins)]
+
+    def node(name: str) -> Any:
+        own = OmegaConf.load(_files("algo", name, folders)[0])
+        return own if "_target_" in own else node(own.defaults[0])
+
+    return [name for name in groups(plugins)["algo"] if not has_seats(node(name))]
