@@ -83,7 +83,7 @@ class DQN(Algorithm):
     max_grad_value: float | None = None  # of every number in a gradient, after the norm; None: no bound
     # only what a seat decided is kept and counted by epsilon_steps, in decisions of the learner
     decisions_only: bool = struct.field(pytree_node=False, default=False)
-    optimizer: str = struct.field(pytree_node=False, default="adam")  # likewise
+    optimizer: str = struct.field(pytree_node=False, default="adam")  # see CHOICES of algos.td
 
     def _net(self, env: Environment) -> QNetwork:
         torso = self.network.clone(grid_codes=tuple(env.grid_codes))

@@ -37,7 +37,11 @@ def epsilon_at(num_steps: Array, start: Any, end: Any, steps: Any, schedule: str
 def q_optimizer(
     learning_rate: Any, max_grad_norm: Any, max_grad_value: Any, kind: str
 ) -> optax.GradientTransformation:
-    """Adam, or steps by signs, on gradients cut to a norm and, unless it is None, every number to a size."""
+    """Gradients cut to a norm and, unless it is None, every number to a size; then `kind`, one of CHOICES.
+
+    `sign` moves each parameter by the learning rate, as Adam does whose memory is lost after every step (so
+    in effect the code of Sert et al. 2020, it seems); `adam` is what is recommended.
+    """
     clips = [optax.clip_by_global_norm(max_grad_norm)]
     if max_grad_value is not None:
         clips.append(optax.clip(max_grad_value))

@@ -277,11 +277,17 @@ def has_seats(node: DictConfig) -> bool:
 
 
 def scripted_players(plugins: Iterable[str] = ()) -> list[str]:
-    """The choices of config group algo that do not learn; reads their files alone."""
-    folders = [CONFIGS, *locate(plugins)]
+    """The choices of config group algo that do not learn; files are only read where they tell."""
+    plugins = list(plugins)
+    folders, known = [CONFIGS, *locate(plugins)], groups(plugins)["algo"]
 
     def node(name: str) -> Any:
-        own = OmegaConf.load(_files("algo", name, folders)[0])
-        return own if "_target_" in own else node(own.defaults[0])
+        own: Any = OmegaConf.load(_files("algo", name, folders)[0])
+        if "_target_" in own:
+            return own
+        parents = [one for one in own.get("defaults", ()) if one in known]
+        return (
+            node(parents[-1]) if parents else compose([f"plugins=[{','.join(plugins)}]", f"algo={name}"]).algo
+        )
 
-    return [name for name in groups(plugins)["algo"] if not has_seats(node(name))]
+    return [name for name in known if not has_seats(node(name))]

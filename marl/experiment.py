@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def run_experiment(
         if not isinstance(run_cfg.seats, str):
             run_cfg.seats = [str(folder / seat) if seat in runs else seat for seat in run_cfg.seats]
         if "measure" in figure:
-            summary = measured(run_cfg, folder / f"measured-{title}.json")
+            summary = measured(title, run_cfg, folder)
             shown = list(summary["metrics"])
         else:
             with ChunkProgress(title) as progress:
@@ -117,19 +118,34 @@ def run_experiment(
     return Outcome(folder, 0, found)
 
 
-def measured(cfg: DictConfig, path: Path) -> dict[str, Any]:
-    """The summary that the figure's `measure` makes of a run; kept in `path` until the figure is done."""
-    own = {key: node for key, node in OmegaConf.to_container(cfg).items() if key != "figure"}
-    asked = json.dumps({"run": own, "measure": OmegaConf.to_container(cfg.figure.measure)})
-    kept = json.loads(path.read_text()) if path.is_file() else {}
-    if kept.get("asked") == asked:
-        print(f"measured before: {path}", flush=True)
-        return kept["summary"]
-    print(f"measuring: {path.stem.removeprefix('measured-')}", flush=True)
-    found = {"asked": asked, "summary": construct(cfg.figure.measure, setup=build(cfg))}
+def kept(
+    path: Path, asked: dict[str, Any], what: str, make: Callable[[], dict[str, dict]]
+) -> dict[str, dict]:
+    """The summaries that `make` gives; kept in `path`, and taken from there while `asked` stays the same.
+
+    Args:
+        path: JSON file.
+        asked: all that the summaries depend on.
+        what: told when they are made, and when they are taken.
+        make: gives {title: summary}.
+    """
+    found = json.loads(path.read_text()) if path.is_file() else {}
+    if found.get("asked") == json.loads(json.dumps(asked)):
+        print(f"{what}: kept in {path}", flush=True)
+        return found["summaries"]
+    print(what, flush=True)
+    text = json.dumps({"asked": asked, "summaries": make()}, indent=1)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text := json.dumps(found))
-    return json.loads(text)["summary"]
+    write_atomically(path, text)
+    return json.loads(text)["summaries"]
+
+
+def measured(title: str, cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """The summary that the figure's `measure` makes of a run; kept until the figure is done."""
+    own: Any = OmegaConf.to_container(cfg)
+    asked = own | {"figure": own["figure"]["measure"]}
+    make = lambda: {title: construct(cfg.figure.measure, setup=build(cfg))}
+    return kept(folder / f"measured-{title}.json", asked, f"measuring {title}", make)[title]
 
 
 def after_training(nodes: Mapping[str, Any], folders: dict[str, Path], folder: Path) -> dict[str, dict]:
@@ -149,17 +165,13 @@ def after_training(nodes: Mapping[str, Any], folders: dict[str, Path], folder: P
     runs = {title: fingerprint(run_dir / "checkpoints") for title, run_dir in folders.items()}
     summaries: dict[str, dict] = {}
     for name, node in nodes.items():
-        path = folder / f"after-{name}.json"
         asked = {"node": OmegaConf.to_container(node), "runs": runs}
-        kept = json.loads(path.read_text()) if path.is_file() else {}
-        if kept.get("asked") != asked:
-            print(f"after training: {name}", flush=True)
-            kept = {"asked": asked, "summaries": construct(node, folders=folders)}
-            write_atomically(path, json.dumps(kept, indent=1))
-        twice = summaries.keys() & kept["summaries"].keys()
+        make = functools.partial(construct, node, folders=folders)
+        given = kept(folder / f"after-{name}.json", asked, f"after training: {name}", make)
+        twice = summaries.keys() & given.keys()
         if twice:
             raise ConfigError([f"figure.after.{name}: gives a summary {min(twice)}; another node does too"])
-        summaries |= kept["summaries"]
+        summaries |= given
     return summaries
 
 

@@ -2,8 +2,6 @@
 
 import os
 import resource
-import shutil
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,22 +12,6 @@ import marl  # noqa: F401  (sets up XLA's thread pool)
 # than AVX2's, LLVM cannot compile some programs at that level (clean_up_startup; jaxlib 0.10.2, AVX512 with VNNI).
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1 --xla_cpu_max_isa=AVX2")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-
-OWN_PROGRAMS = pytest.StashKey[str]()
-PROGRAMS = "JAX_COMPILATION_CACHE_DIR"  # where programs are kept that several processes compile
-
-
-def pytest_configure(config):
-    """The process that starts workers and commands gives them a folder for programs; not the user's own."""
-    if PROGRAMS not in os.environ:
-        config.stash[OWN_PROGRAMS] = os.environ[PROGRAMS] = tempfile.mkdtemp(prefix="programs-")
-        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
-
-
-def pytest_unconfigure(config):
-    """Forget the programs."""
-    if folder := config.stash.get(OWN_PROGRAMS, None):
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def pytest_addoption(parser):

@@ -92,9 +92,8 @@ def test_an_illness_spreads_as_far_as_the_closed_form_says(transmission, steps):
     assert (health <= 0).all()  # it is over
     # a contact is met every step: it passes on with probability 1 - (1 - p)^steps
     expected = final_size(1 - (1 - transmission) ** steps, 8)
-    assert (health == IMMUNE).mean() == pytest.approx(
-        expected, abs=0.01
-    )  # at T = .2 four standard deviations
+    # at T = .2 the bound is four standard deviations
+    assert (health == IMMUNE).mean() == pytest.approx(expected, abs=0.01)
 
 
 @pytest.mark.parametrize(

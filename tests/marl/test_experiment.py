@@ -113,15 +113,15 @@ def test_what_is_measured_is_kept_until_the_figure_is_done(tmp_path, capsys):
     )
     kept = tmp_path / "measured-game.json"
     measure("num_seeds=2", only="game")
-    assert "measured before" not in capsys.readouterr().out
+    assert "kept in" not in capsys.readouterr().out
     first = kept.read_text()
     measure("num_seeds=2", only="game")
-    assert f"measured before: {kept}" in capsys.readouterr().out
+    assert f"measuring game: kept in {kept}" in capsys.readouterr().out
     measure("num_seeds=3", only="game")  # something else is asked
-    assert len(json.loads(kept.read_text())["summary"]["metrics"]["fear"]["per_seed"][0]) == 3
+    assert len(json.loads(kept.read_text())["summaries"]["game"]["metrics"]["fear"]["per_seed"][0]) == 3
     kept.write_text(first)
     outcome = measure("num_seeds=2")
-    assert "measured before" in capsys.readouterr().out
+    assert "kept in" in capsys.readouterr().out
     assert all(claim.met for claim in outcome.claims)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "claims.json",
