@@ -17,7 +17,7 @@ from marl.validation import ConfigError
 
 USAGE = """
 usage: python scripts/benchmark.py [env=NAME,NAME] [algo=NAME] [num_envs=128,1024] [repeats=5] [devices=1]
-                                   [KEY=VALUE ...]
+                                   [observations=true] [KEY=VALUE ...]
 
   One JSON object for each environment and number of parallel games. Environment steps: random
   legal actions, games restarted where they end, all observations, rewards and ends of steps=100
@@ -29,8 +29,18 @@ usage: python scripts/benchmark.py [env=NAME,NAME] [algo=NAME] [num_envs=128,102
 
   devices=N shares the games out over N devices; where there is no GPU these are N threads of the CPU, one
   for each, which is faster than N threads that share every small step. Without algo= only.
+
+  observations=false keeps no observations, so that the compiler leaves out what makes them: the time
+  left is that of the state, and of restarts if games end (env.horizon=100: in every call).
 """
-OPTIONS = {"env": "prisoners_dilemma", "num_envs": "128,1024", "repeats": "5", "steps": "100", "devices": "1"}
+OPTIONS = {
+    "env": "prisoners_dilemma",
+    "num_envs": "128,1024",
+    "repeats": "5",
+    "steps": "100",
+    "devices": "1",
+    "observations": "true",
+}
 
 
 def benchmark(arguments: list[str]) -> int:
@@ -39,7 +49,13 @@ def benchmark(arguments: list[str]) -> int:
     sizes = [whole_number("num_envs", n) for n in own["num_envs"].split(",")]
     repeats, steps = whole_number("repeats", own["repeats"]), whole_number("steps", own["steps"])
     devices, learns = whole_number("devices", own["devices"]), any(a.startswith("algo=") for a in rest)
-    _check_devices(devices, sizes, learns)
+    _check(devices, sizes, learns, own["observations"])
+    timing = {
+        "repeats": repeats,
+        "steps": steps,
+        "devices": devices,
+        "observed": own["observations"] != "false",
+    }
     if not any(a.startswith("num_seeds=") for a in rest):
         rest.append("num_seeds=1")
     from marl.config import compose
@@ -49,26 +65,30 @@ def benchmark(arguments: list[str]) -> int:
     start_device(cfgs[0].device, cfgs[0].backend, devices, one_thread_each=True)
     names = [env for env in own["env"].split(",") for _ in sizes]
     for name, cfg in zip(names, cfgs, strict=True):
-        print(json.dumps(_measure(name, cfg, repeats, steps, learns, devices)), flush=True)
+        print(json.dumps(_measure(name, cfg, learns, timing)), flush=True)
     return 0
 
 
-def _check_devices(devices: int, sizes: list[int], learns: bool) -> None:
-    """Raise ConfigError if games cannot be shared out evenly, or training would be measured."""
+def _check(devices: int, sizes: list[int], learns: bool, observations: str) -> None:
+    """Raise ConfigError if games cannot be shared out evenly, or training would be measured so or blindly."""
     errors = [f"num_envs={n}: must be a multiple of devices={devices}" for n in sizes if n % devices]
     errors += [f"devices={devices}: must be 1 with algo="] if learns and devices > 1 else []
+    if observations not in ("true", "false"):
+        errors.append(f"observations={observations}: must be true or false")
+    if learns and observations == "false":
+        errors.append("observations=false: must be true with algo=")
     if errors:
         raise ConfigError(errors)
 
 
-def _measure(name: str, cfg: Any, repeats: int, steps: int, learns: bool, devices: int) -> dict[str, Any]:
+def _measure(name: str, cfg: Any, learns: bool, timing: dict[str, Any]) -> dict[str, Any]:
     import jax
 
     from marl.build import build
 
     setup = build(cfg)
-    compile_s, seconds = _time_environment(setup, cfg.num_envs, steps, repeats, devices)
-    rate = steps * cfg.num_envs / seconds
+    compile_s, seconds = _time_environment(setup, cfg.num_envs, **timing)
+    rate = timing["steps"] * cfg.num_envs / seconds
     line = {
         "env": name,
         "algo": str(cfg.algo._target_).rsplit(".", 1)[-1] if learns else None,
@@ -76,22 +96,24 @@ def _measure(name: str, cfg: Any, repeats: int, steps: int, learns: bool, device
         "num_agents": setup.env.num_agents,
         "num_seeds": cfg.num_seeds,
         "device": jax.devices()[0].device_kind,
-        "num_devices": devices,
+        "num_devices": timing["devices"],
+        "observations": timing["observed"],
         "compile_s": round(compile_s, 2),
         "env_steps_per_s": round(rate),
         "agent_steps_per_s": round(rate * setup.env.num_agents),
     }
     time_training = _time_torch if cfg.backend == "torch" else _time_training
-    return line | (time_training(setup, rate, repeats) if learns else {})
+    return line | (time_training(setup, rate, timing["repeats"]) if learns else {})
 
 
 def _time_environment(
-    setup: Any, num_envs: int, steps: int, repeats: int, devices: int
+    setup: Any, num_envs: int, steps: int, repeats: int, devices: int, observed: bool
 ) -> tuple[float, float]:
     """(compile seconds, median seconds of `steps` steps of all games).
 
     Every call hands its outputs to the next, which writes into their memory, as a training
-    loop would; nothing that a step makes is left out. Leaves have a leading axis of devices.
+    loop would; nothing that a step makes is left out but, unless `observed`, observations. Leaves
+    have a leading axis of devices.
     """
     import jax
 
@@ -99,6 +121,8 @@ def _time_environment(
     from marl.learner import rollout, start
 
     algo, env = RandomPlayer(), setup.env
+    kept = (lambda *found: found) if observed else without_observations
+
     mesh = jax.sharding.Mesh(jax.devices()[:devices], ("devices",))
     place = jax.sharding.PartitionSpec("devices")
 
@@ -112,23 +136,30 @@ def _time_environment(
     keys = lambda i: jax.random.split(jax.random.key(i), devices)
     runner = jax.jit(everywhere(lambda env, key: start(algo, env, key, num_envs // devices)))(env, keys(0))
     clock = steps % env.ends_every if env.ends_every else 0
-    now = lambda i: jax.numpy.full(devices, i * clock)
-    play = everywhere(lambda env, old, runner, key, clock: rollout(algo, env, runner, key, clock, steps))
-    shapes = jax.eval_shape(play, env, keys(0), runner, keys(0), now(0))
+    clocks = lambda i: jax.numpy.full(devices, i * clock)
+    play = everywhere(lambda env, old, *now: kept(*rollout(algo, env, *now, steps)))
+    shapes = jax.eval_shape(play, env, keys(0), runner, keys(0), clocks(0))
     fill = lambda: jax.tree.map(lambda x: jax.numpy.zeros(x.shape, x.dtype), shapes)
     old = jax.jit(fill, out_shardings=jax.sharding.NamedSharding(mesh, place))()
     began = time.perf_counter()
     play = jax.jit(play, donate_argnums=1, keep_unused=True)
-    play = play.lower(env, old, runner, keys(0), now(0)).compile()
+    play = play.lower(env, old, runner, keys(0), clocks(0)).compile()
     compile_s = time.perf_counter() - began
     seconds = []
     for i in range(repeats + 1):
-        arguments = jax.block_until_ready((runner, keys(i), now(i)))
+        arguments = jax.block_until_ready((runner, keys(i), clocks(i)))
         began = time.perf_counter()
         old = jax.block_until_ready(play(env, old, *arguments))
         seconds.append(time.perf_counter() - began)
+        obs = runner.ts.obs
         runner = jax.tree.map(jax.numpy.copy, old[0])
+        runner = runner if observed else runner.replace(ts=runner.ts.replace(obs=obs))
     return compile_s, statistics.median(seconds[1:])
+
+
+def without_observations(runner: Any, batch: Any, tally: Any) -> tuple[Any, Any, Any]:
+    """What a rollout gives, less what its games show."""
+    return runner.replace(ts=runner.ts.replace(obs=None)), batch.replace(obs=None, last=None), tally
 
 
 def _time_training(setup: Any, env_steps_per_s: float, repeats: int) -> dict[str, Any]:

@@ -5,10 +5,14 @@ import json
 import subprocess
 import sys
 
+import jax
 import pytest
 from PIL import Image
 
+from algos.random_player import RandomPlayer
 from marl.config import groups
+from marl.learner import rollout, start
+from tests.envs.grid_tools import preset
 from tests.runs import ROOT, command
 
 TINY = [
@@ -83,6 +87,8 @@ def test_train_names_all_errors_and_exits_2():
         ("benchmark", ["env=chickn"], "no such env, did you mean chicken"),
         ("benchmark", ["devices=3"], "num_envs=128: must be a multiple of devices=3"),
         ("benchmark", ["devices=2", "algo=ppo"], "devices=2: must be 1 with algo="),
+        ("benchmark", ["observations=no"], "observations=no: must be true or false"),
+        ("benchmark", ["observations=false", "algo=ppo"], "observations=false: must be true with algo="),
         ("contact_sheet", ["size=3"], "size=3: no such option; there are out, steps, columns, width"),
     ],
 )
@@ -158,6 +164,17 @@ def test_benchmark_shares_games_out_over_devices():
     result = command("benchmark", "env=chicken", "repeats=1", "steps=8", "num_envs=4", "devices=2")
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["num_devices"] == 2
+
+
+def test_benchmark_can_leave_observations_out():
+    env, algo, key = preset("commons_harvest_small"), RandomPlayer(), jax.random.key(0)
+    found = jax.eval_shape(lambda: rollout(algo, env, start(algo, env, key, 2), key, 0, 4))
+    left = load_script("benchmark").without_observations(*found)
+    size = lambda tree: sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+    steps, games, seats, view = 4, 2, 4, 7 * 7 * 4 + 4  # cells, layers; one float32
+    last = size(found[1].last)
+    assert last > games * seats * view
+    assert size(found) - size(left) - last == (steps + 1) * games * seats * view
 
 
 def test_a_contact_sheet_has_rows_of_pictures_under_their_names():
