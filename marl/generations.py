@@ -22,11 +22,12 @@ from marl.environment import Environment
 from marl.evaluate import play
 from marl.figures import for_figures
 from marl.metrics import equality
+from marl.sharding import num_devices, over_devices
 from marl.statistics import swept_summary
 from marl.validation import ConfigError
 
 SELECTIONS = ("best", "random")
-SIZES = ("num_generations", "num_survivors", "num_episodes", "selection", "fitness", "outcomes")
+SIZES = ("num_generations", "num_survivors", "num_episodes", "selection", "fitness", "outcomes", "devices")
 
 
 @for_figures
@@ -64,7 +65,8 @@ def evolve(
     keys = jax.vmap(jax.random.key)(jnp.arange(cfg.seed, cfg.seed + cfg.num_seeds))
     rules = {"num_survivors": num_survivors, "selection": selection, "num_episodes": num_episodes}
     told = {"fitness": fitness, "outcomes": tuple(outcomes)}
-    found = _histories(env, algo, keys, num_generations=num_generations, **rules, **told)
+    sizes = {"num_generations": num_generations, "devices": num_devices(cfg)}
+    found = _histories(env, algo, keys, **sizes, **rules, **told)
     found = {name: np.asarray(x, np.float64).T for name, x in found.items()}  # [G, S]
     found["growth"] = found["log10_fitness"] - found["log10_fitness"][:1]
     return swept_summary(found, "generation", range(1, num_generations + 1), began)
@@ -82,13 +84,16 @@ def _histories(
     selection: str,
     fitness: str,
     outcomes: tuple[str, ...],
+    devices: int,
 ) -> dict[str, Array]:
     """Metrics, each [S, G]; runs that differ in numbers only are compiled once."""
     first = jax.eval_shape(jax.vmap(env.reset), jax.random.split(jax.random.key(0), num_episodes))[1]
     founders = jnp.arange(env.num_agents)
     sizes = {"num_episodes": num_episodes, "max_steps": env.fixed_horizon, "greedy": False}
 
-    def generation(now: tuple[Any, Array], key: Array) -> tuple[tuple[Any, Array], dict[str, Array]]:
+    def generation(
+        env: Environment, algo: Any, now: tuple[Any, Array], key: Array
+    ) -> tuple[tuple[Any, Array], dict[str, Array]]:
         (learner, founder), (play_key, next_key, vary_key) = now, jax.random.split(key, 3)
         seen = play(env, algo, learner, play_key, **sizes)
         score, told = seen.events[fitness].mean(0), seen.outcomes()  # [A]
@@ -105,12 +110,14 @@ def _histories(
         old, new = pick(rows[:num_survivors]), algo.vary(vary_key, pick(rows[num_survivors:]))
         return (jax.tree.map(lambda *x: jnp.concatenate(x), old, new), founder[rows]), found
 
-    def history(key: Array) -> dict[str, Array]:
+    def history(env: Environment, algo: Any, key: Array) -> dict[str, Array]:
         init_key, key = jax.random.split(key)
         now = algo.init(init_key, env, first), founders
-        return jax.lax.scan(generation, now, jax.random.split(key, num_generations))[1]
+        lives = functools.partial(generation, env, algo)
+        return jax.lax.scan(lives, now, jax.random.split(key, num_generations))[1]
 
-    return jax.vmap(history)(keys)
+    axes = (None, None, 0)
+    return over_devices(jax.vmap(history, axes), devices, axes)(env, algo, keys)
 
 
 def parents(key: Array, score: Array, *, num_survivors: int, selection: str) -> Array:

@@ -31,6 +31,7 @@ from marl.learner import start, train
 from marl.metrics import SHARES, Tally, report
 from marl.population import Frozen, Mixture
 from marl.predecessors import Learner, Predecessors
+from marl.sharding import num_devices, over_devices
 from marl.statistics import swept_summary
 from marl.validation import ConfigError
 
@@ -81,6 +82,7 @@ def in_weights(
         drawn = jax.vmap(env.draw_instance)(instance_keys)
     steps = cfg.num_envs * algo.num_steps
     sizes = {"num_points": num_points, "point_updates": math.ceil(cfg.total_steps / (steps * num_points))}
+    sizes["devices"] = num_devices(cfg)
     before, found = None, []
     for number in range(num_generations):
         fresh, untrained = _newborns(env, algo, _learning(setup), keys, number, num_members)
@@ -163,7 +165,7 @@ def _elders(learners: Any, return_: Array | None, num: int, seen: str, seated: b
     return jax.tree.map(one, learners)
 
 
-STATIC = ("sees", "learning", "num_envs", "num_points", "point_updates")
+STATIC = ("sees", "learning", "num_envs", "num_points", "point_updates", "devices")
 
 
 @functools.partial(jax.jit, static_argnames=STATIC)
@@ -180,11 +182,14 @@ def _generation(
     num_envs: int,
     num_points: int,
     point_updates: int,
+    devices: int,
 ) -> tuple[tuple[Any, Array], dict[str, Array]]:
     """A generation of each seed: its learners [S, N, ...] and their last returns [S, N]; metrics, [S, B]."""
     num_updates = num_points * point_updates
 
-    def society(drawn: Array | None, learners: Any, key: Array) -> tuple[tuple[Any, Array], dict]:
+    def society(
+        rule: Any, env: Any, number: Array, drawn: Array | None, learners: Any, key: Array
+    ) -> tuple[tuple[Any, Array], dict]:
         own = env if drawn is None else env.replace(instance=drawn)
         num_members = jax.tree.leaves(learners)[0].shape[0]
         birth_keys, keys = jax.random.split(jax.random.fold_in(key, number), (2, num_members))
@@ -204,7 +209,8 @@ def _generation(
         return_ = jnp.nanmean(found["return"], 1)  # [B, N]
         return (_current(runners.learner), return_[-1]), told | {"best_return": return_.max(-1)}
 
-    return jax.vmap(society, in_axes=(None if drawn is None else 0, 0, 0))(drawn, learners, keys)
+    axes = (None, None, None, None if drawn is None else 0, 0, 0)
+    return over_devices(jax.vmap(society, axes), devices, axes)(rule, env, number, drawn, learners, keys)
 
 
 def _current(learner: Any) -> Any:

@@ -95,8 +95,51 @@ print("the same")
 """
 
 
-def test_two_devices_share_a_world():
+COMPARED = """
+from marl.device import start_device
+start_device("cpu", num_cpu_devices=2)
+import numpy as np
+from marl.build import load
+from marl.generations import evolve
+from marl.lineages import in_weights
+{}
+one, two = (found(num)["metrics"] for num in (1, 2))
+for name in one:
+    pair = (np.array(x[name]["per_seed"], float) for x in (one, two))
+    np.testing.assert_allclose(*pair, rtol=1e-4, atol=1e-5, err_msg=name)
+print("the same")
+"""
+DONORS = """
+def found(num):
+    setup = load("env=donor_game", "env.num_players=4", "algo=donor_strategy", "num_seeds=4", f"num_devices={num}")
+    rules = {"num_generations": 3, "num_survivors": 2, "num_episodes": 1, "selection": "best"}
+    return evolve(setup=setup, **rules, fitness="final_resources", outcomes=["cooperation_rate"])
+"""
+PUPILS = """
+def found(num):
+    game = ("env=memory_sequence_in_weights", "env.length=4", "env.num_digits=3", "env.demonstrators=2")
+    size = ("network=mlp", "network.hidden=[4]", "seats=[0]", "num_envs=2", "algo.num_steps=8", "num_seeds=2")
+    setup = load(*game, *size, "algo.num_minibatches=1", "total_steps=32", f"num_devices={num}")
+    numbers = {"num_generations": 2, "num_members": 2, "num_fresh": 1, "renewed": ["actor"], "flag": 0.0}
+    return in_weights(setup=setup, seen="best", num_points=2, **numbers)
+"""
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        pytest.param(WORLD, id="a world"),
+        pytest.param(COMPARED.replace("{}", DONORS), id="generations of donors"),
+        pytest.param(COMPARED.replace("{}", PUPILS), id="generations of learners", marks=pytest.mark.slow),
+    ],
+)
+def test_two_devices_share(program):
     done = subprocess.run(
-        [sys.executable, "-c", WORLD], env=variables(), cwd=ROOT, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", program],
+        env=variables(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.stdout == "the same\n", done.stderr
