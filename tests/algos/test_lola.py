@@ -246,6 +246,7 @@ class Recall(Probe):
         return super().earn(state, action[:, 1])
 
 
+@pytest.mark.slow  # minutes of compilation
 def test_players_with_memory_and_two_choices_recall_their_cues():
     env = probe("recall", num_seats=2)
     env = Recall(**{field.name: getattr(env, field.name) for field in dataclasses.fields(env)})
