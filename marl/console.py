@@ -20,9 +20,9 @@ SHOWN = ("cooperation_rate", "reward", "return", "equality")
 class ChunkProgress:
     """A progress bar on a terminal, a line now and then elsewhere; call it after each chunk."""
 
-    def __init__(self, title: str):
-        """Name the run."""
-        self._title, self._last = title, time.monotonic()
+    def __init__(self, title: str, unit: str = "update"):
+        """Name the run, and what is counted."""
+        self._title, self._unit, self._last = title, unit, time.monotonic()
         self._bar = None
         if sys.stdout.isatty():
             self._bar = Progress(
@@ -46,13 +46,13 @@ class ChunkProgress:
             self._bar.stop()
 
     def __call__(self, done: int, total: int, rate: float) -> None:
-        """Show that `done` of `total` updates are done at `rate` environment steps/s."""
+        """Show that `done` of `total` units are done at `rate` environment steps/s."""
         text = f"{rate:,.0f} env steps/s"
         if self._bar:
             self._bar.update(self._task, completed=done, total=total, rate=text, description=self._title)
         elif done >= total or time.monotonic() - self._last > PLAIN_LINE_EVERY_S:
             self._last = time.monotonic()
-            print(f"{self._title}: update {done} of {total}, {text}", flush=True)
+            print(f"{self._title}: {self._unit} {done} of {total}, {text}", flush=True)
 
 
 def print_summary(title: str, summary: dict[str, Any], shown: Sequence[str] = SHOWN) -> None:

@@ -26,6 +26,7 @@ import numpy as np
 from jax import Array
 
 from marl.build import Setup
+from marl.console import ChunkProgress
 from marl.figures import for_figures
 from marl.learner import start, train
 from marl.metrics import SHARES, Tally, report
@@ -75,26 +76,36 @@ def in_weights(
     began, cfg, env = time.perf_counter(), setup.cfg, setup.env
     algo = setup.algo.members[0] if isinstance(setup.algo, Mixture) else setup.algo
     _check(setup, num_generations, num_members, num_fresh, num_points, seen)
-    seeds = jax.vmap(jax.random.key)(jnp.arange(cfg.seed, cfg.seed + cfg.num_seeds))
-    instance_keys, keys = jax.vmap(jax.random.split, out_axes=1)(seeds)
-    drawn = None
-    if hasattr(env, "draw_instance") and env.instance is None:
-        drawn = jax.vmap(env.draw_instance)(instance_keys)
+    keys, drawn = _drawn(setup)
     steps = cfg.num_envs * algo.num_steps
     sizes = {"num_points": num_points, "point_updates": math.ceil(cfg.total_steps / (steps * num_points))}
     sizes["devices"] = num_devices(cfg)
+    steps_lived = steps * num_points * sizes["point_updates"] * num_members * cfg.num_seeds
     before, found = None, []
-    for number in range(num_generations):
-        fresh, untrained = _newborns(env, algo, _learning(setup), keys, number, num_members)
-        current = fresh if number < num_fresh else _kept(before[0], fresh, tuple(renewed))
-        rule, learners = _rule(setup, algo, current, before or (untrained, None), number, seen, flag)
-        began_with = (rule, env, drawn, learners, keys, jnp.int32(number))
-        told = {"sees": seen != "none", "learning": _learning(setup), "num_envs": cfg.num_envs}
-        before, metrics = _generation(*began_with, **told, **sizes)
-        found.append(jax.tree.map(np.asarray, metrics))
+    with ChunkProgress(f"{num_generations} generations", "generation") as progress:
+        for number in range(num_generations):
+            fresh, untrained = _newborns(env, algo, _learning(setup), keys, number, num_members)
+            current = fresh if number < num_fresh else _kept(before[0], fresh, tuple(renewed))
+            rule, learners = _rule(setup, algo, current, before or (untrained, None), number, seen, flag)
+            began_with = (rule, env, drawn, learners, keys, jnp.int32(number))
+            told = {"sees": seen != "none", "learning": _learning(setup), "num_envs": cfg.num_envs}
+            before, metrics = _generation(*began_with, **told, **sizes)
+            found.append(jax.tree.map(np.asarray, metrics))
+            lived = steps_lived * (number + 1)
+            progress(number + 1, num_generations, lived / (time.perf_counter() - began))
     joined = {k: np.concatenate([told[k] for told in found], axis=1).T for k in found[0]}  # [G B, S]
     points = steps * sizes["point_updates"] * np.arange(1, num_generations * num_points + 1)
     return swept_summary({k: v.astype(np.float64) for k, v in joined.items()}, "step", points, began)
+
+
+def _drawn(setup: Setup) -> tuple[Array, Array | None]:
+    """The seeds' keys [S] and instances [S, ...] of the game, None where it names one or has none."""
+    cfg, env = setup.cfg, setup.env
+    seeds = jax.vmap(jax.random.key)(jnp.arange(cfg.seed, cfg.seed + cfg.num_seeds))
+    instance_keys, keys = jax.vmap(jax.random.split, out_axes=1)(seeds)
+    if not hasattr(env, "draw_instance") or env.instance is not None:
+        return keys, None
+    return keys, jax.vmap(env.draw_instance)(instance_keys)
 
 
 def _learning(setup: Setup) -> tuple[int, ...]:
