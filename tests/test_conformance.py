@@ -2,7 +2,8 @@
 
 New files are picked up by themselves. A game that is the first of its class is typed in all
 stacks, the others (presets) in the two stacks of all mechanisms. Play, which must be compiled,
-goes through every game alone and through each stack in games of about PLAYED_IN classes.
+goes through every game alone (presets in the slow tests, and some steps of them in test_playthroughs)
+and through each stack in games of about PLAYED_IN classes.
 """
 
 import contextlib
@@ -70,7 +71,13 @@ def classes():
     return list(first.values())
 
 
-@pytest.mark.parametrize("game", GAMES)
+def firsts_and_slow_presets():
+    """Every game; all but the first of its class are marked slow."""
+    slow = [name for name in GAMES if name not in classes()]
+    return [*classes(), *(pytest.param(name, marks=pytest.mark.slow) for name in slow)]
+
+
+@pytest.mark.parametrize("game", firsts_and_slow_presets())
 def test_game_alone_keeps_its_promises(game):
     env = build(game, ())
     horizon = env.fixed_horizon or 0
