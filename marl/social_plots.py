@@ -129,7 +129,7 @@ def rolling_curves(
     for axis in list(grid.flat)[len(panels) :]:
         axis.axis("off")
     lines = [plt.Line2D([], [], color=colours[run], linewidth=3, label=label) for run, label in drawn.items()]
-    if show_reference and any(reference.values()):
+    if show_reference and any(reference.get(panel["metric"]) for panel in panels):
         lines.append(plt.Line2D([], [], color="0.3", marker="D", linestyle="", label="reference"))
     figure.legend(handles=lines, frameon=False, fontsize=9, loc="lower center", ncols=4)
     figure.suptitle(title, fontsize=11, y=0.99)
