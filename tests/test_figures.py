@@ -15,6 +15,7 @@ NOT_MET = {
     "cook2024/fig6",
     "cook2024/fig7",
     "duque2025/coin_game",
+    "jaques2019/cleanup",
     "lase2024/adaptivity",
     "lase2024/cleanup",
     "lase2024/stag_hunt",
