@@ -32,6 +32,7 @@ usage: python scripts/benchmark.py [env=NAME,NAME] [algo=NAME] [num_envs=128,102
 
   observations=false keeps no observations, so that the compiler leaves out what makes them: the time
   left is that of the state, and of restarts if games end (env.horizon=100: in every call).
+  Without algo= only.
 """
 OPTIONS = {
     "env": "prisoners_dilemma",
@@ -70,7 +71,7 @@ def benchmark(arguments: list[str]) -> int:
 
 
 def _check(devices: int, sizes: list[int], learns: bool, observations: str) -> None:
-    """Raise ConfigError if games cannot be shared out evenly, or training would be measured so or blindly."""
+    """Raise ConfigError for games that cannot be shared out evenly, and what goes without algo= only."""
     errors = [f"num_envs={n}: must be a multiple of devices={devices}" for n in sizes if n % devices]
     errors += [f"devices={devices}: must be 1 with algo="] if learns and devices > 1 else []
     if observations not in ("true", "false"):
@@ -122,7 +123,6 @@ def _time_environment(
 
     algo, env = RandomPlayer(), setup.env
     kept = (lambda *found: found) if observed else without_observations
-
     mesh = jax.sharding.Mesh(jax.devices()[:devices], ("devices",))
     place = jax.sharding.PartitionSpec("devices")
 
