@@ -5,7 +5,8 @@ code. Parameters are frozen; a generation is a population whose recurrent states
 members plays one episode of K trials beside the generation before. A predecessor's state is the one that it
 had before its last trial, and it is set back to it at the start of each trial. It sees the member's own
 actions and rewards and no demonstrators. The first generation sees demonstrators that act at random. A single
-lifetime (RL^2) is one generation of more trials.
+lifetime (RL^2) is one generation of more trials. The code differs: there predecessors repeat actions
+(`replay_ratchet`, see `marl.ancestors`).
 
 A game for this has, like `envs.demonstrated_game`, `demonstrators`, `num_trials`, `max_trial_steps`,
 `instance`, `best_first`, `novices()`, `lasting(num_trials)`, `trial(state)`, `show(obs, action)` and
@@ -26,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from marl.ancestors import PREDECESSORS, Life, choose
 from marl.build import learning_member, load_run
 from marl.environment import TimeStep
 from marl.figures import for_figures
@@ -46,6 +48,7 @@ def in_context(
     instance: Any,
     seed: int,
     greedy: bool,
+    predecessors: str,
 ) -> dict[str, dict]:
     """Let trained runs live in generations, or in one long lifetime; a node `after` of a figure.
 
@@ -59,6 +62,9 @@ def in_context(
         instance: null, or one for all.
         seed: of all draws.
         greedy: likeliest actions instead of samples.
+        predecessors: state_reset, algorithm 2, or replay_ratchet, the authors' code for figure 4 left: one
+            demonstrator repeats the actions of the best trial so far, where demonstrators hold a seat and all
+            trials are of the same length.
 
     Returns:
         {"RUN NAME": summary} whose swept value is "trial", 0 .. G K - 1, one value a seed. Metrics: `score`
@@ -66,8 +72,11 @@ def in_context(
         generation; `growth`, that less the one of the first generation.
 
     Raises:
-        ConfigError: if a run is unknown or its game has no demonstrators to be seen.
+        ConfigError: if a run is unknown, or its game has no demonstrators to be seen or repeated.
     """
+    if predecessors not in PREDECESSORS:
+        known = ", ".join(PREDECESSORS)
+        raise ConfigError([f"figure.after.{name}.predecessors={predecessors}: must be one of {known}"])
     found = {}
     for run, life in lives.items():
         if not life["generations"]:
@@ -79,14 +88,18 @@ def in_context(
         algo, learners = learning_member(setup.algo, learners)
         if absent := [need for need in NEEDS if not hasattr(setup.env, need)]:
             raise ConfigError([f"figure.after: run {run}: {type(setup.env).__name__} has no {absent[0]}"])
+        if predecessors == "replay_ratchet" and hasattr(setup.env, "show"):
+            error = f"figure.after.{name}.predecessors={predecessors}: in {type(setup.env).__name__}"
+            raise ConfigError([f"{error} no seat is a demonstrator's: must be state_reset"])
         env = setup.env.lasting(life["trials"])
         if life["members"] < max(env.demonstrators, 1):
             raise ConfigError([f"figure.after: lives.{run}.members={life['members']}: must be at least M"])
         learners = algo.for_acting(learners)
         keys = jax.random.split(jax.random.key(seed), jax.tree.leaves(learners)[0].shape[0])
         sizes = {"num_generations": life["generations"], "num_members": life["members"]}
+        sizes |= {"num_instances": num_instances, "predecessors": predecessors}
         own = None if instance is None else jnp.asarray(instance)
-        score = _seeds(env, algo, learners, keys, own, num_instances=num_instances, greedy=greedy, **sizes)
+        score = _seeds(env, algo, learners, keys, own, greedy=greedy, **sizes)
         score = np.asarray(score, np.float64)  # [S, G, K]
         whole = np.broadcast_to(score.mean(-1, keepdims=True), score.shape)
         told = {"score": score, "generation_score": whole, "growth": whole - whole[:, :1]}
@@ -95,7 +108,10 @@ def in_context(
     return found
 
 
-@functools.partial(jax.jit, static_argnames=("num_generations", "num_members", "num_instances", "greedy"))
+SIZES = ("num_generations", "num_members", "num_instances", "greedy", "predecessors")
+
+
+@functools.partial(jax.jit, static_argnames=SIZES)
 def _seeds(
     env: Any,
     algo: Any,
@@ -107,6 +123,7 @@ def _seeds(
     num_members: int,
     num_instances: int,
     greedy: bool,
+    predecessors: str,
 ) -> Array:
     """[S, G, K] mean scores over members and instances; one seed after the other."""
 
@@ -116,6 +133,7 @@ def _seeds(
         drawn = jax.vmap(env.draw_instance)(jax.random.split(draw_key, num_instances))
         drawn = drawn if instance is None else jnp.broadcast_to(instance, drawn.shape).astype(drawn.dtype)
         sizes = {"num_generations": num_generations, "num_members": num_members, "greedy": greedy}
+        sizes["predecessors"] = predecessors
         chain = lambda key, drawn: generations(env.replace(instance=drawn), algo, learner, key, **sizes)
         return jax.vmap(chain)(jax.random.split(key, num_instances), drawn).mean((0, 3))
 
@@ -123,10 +141,18 @@ def _seeds(
 
 
 def generations(
-    env: Any, algo: Any, learner: Any, key: Array, *, num_generations: int, num_members: int, greedy: bool
+    env: Any,
+    algo: Any,
+    learner: Any,
+    key: Array,
+    *,
+    num_generations: int,
+    num_members: int,
+    greedy: bool,
+    predecessors: str = "state_reset",
 ) -> Array:
     """[G, K, N] scores of all trials of one chain of generations, on the instance of `env`."""
-    env, seen = env.novices(), env.demonstrators
+    env = env.novices()
     first = jax.eval_shape(jax.vmap(env.reset), jax.random.split(key, num_members))[1]
     first = first if hasattr(env, "show") else first.take([0], axis=1)
     empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
@@ -135,76 +161,57 @@ def generations(
 
     def generation(before: Any, now: tuple[Array, Array]) -> tuple[Any, Array]:
         number, key = now
-        kept, score = _lifetime(env, act, before, number > 0, key, saved)
-        best = jnp.argsort(-score[-1])[:seen]  # by the last trial
-        best = best if env.best_first else best[::-1]
-        return jax.tree.map(lambda x: x[best], kept), score
+        life = _lifetime(env, act, before, number > 0, key, saved)
+        return before.succeeded(env, life), life.score
 
     now = jnp.arange(num_generations), jax.random.split(key, num_generations)
-    nobody = jax.tree.map(lambda x: x[:seen], saved)
-    return jax.lax.scan(generation, nobody, now)[1]
+    return jax.lax.scan(generation, PREDECESSORS[predecessors].nobody(env, saved), now)[1]
 
 
-def _lifetime(
-    env: Any, act: Any, before: Any, has_predecessors: Array, key: Array, empty: Any
-) -> tuple[Any, Array]:
-    """An episode of one generation.
+def _lifetime(env: Any, act: Any, before: Any, has_predecessors: Array, key: Array, empty: Any) -> Life:
+    """An episode of one generation of N members.
 
     Args:
         env: the game, with demonstrators that act at random.
         act: (carry, ts, key) -> action, carry.
-        before: carry and obs of the predecessors at the start of their last trial, leaves [M, ...].
+        before: the predecessors, see `marl.ancestors`.
         has_predecessors: [] bool, whether there are; else the game's demonstrators are seen.
         key: all randomness.
-        empty: carry and obs of N members, leaves [N, ...], the carry as at birth.
-
-    Returns:
-        carry and obs of the members at the start of their last trial, leaves [N, ...]; scores [K, N].
+        empty: carry and obs of the members, leaves [N, ...], the carry as at birth.
     """
     num, seen, trials = jax.tree.leaves(empty)[0].shape[0], env.demonstrators, env.num_trials
     reset_key, key = jax.random.split(key)
     state, ts = jax.vmap(env.reset)(jax.random.split(reset_key, num))
-    theirs = jax.tree.map(lambda x: jnp.tile(x, (num, *(1,) * (x.ndim - 1))), before)  # [N M, ...]
-
-    def ask(ts: TimeStep, carry: Any, began: Array, key: Array) -> tuple[Array, Any]:
-        """What the predecessors do [N, M] in answer to `ts` of the members, and their carry; `began` [N]."""
-        own = jax.tree.map(lambda x: jnp.repeat(x, seen, axis=0), ts.replace(obs=env.alone(ts.obs)))
-        carry, obs = _choose(jnp.repeat(began, seen), theirs, (carry, own.obs))
-        action, carry = act(carry, own.replace(obs=obs), key)
-        return action.reshape(num, seen), carry
 
     def view(ts: TimeStep, carry: Any, began: Array, key: Array) -> tuple[TimeStep, Array | None, Any]:
         """What the members see, what is done in other seats [N, M], and the predecessors' carry."""
         if not seen:
             return ts, None, carry
         if hasattr(env, "show"):
-            action, carry = ask(ts, carry, began, key)
+            action, carry = before.act(env, act, ts, carry, began, key)
             shown = env.show(ts.obs, action[:, None])
             shown = jax.tree.map(lambda x, y: jnp.where(has_predecessors, x, y), shown, ts.obs)
             return ts.replace(obs=shown), None, carry
         ask_key, key = jax.random.split(key)
-        action, carry = ask(ts.take(range(1, 1 + seen), axis=1), carry, began, ask_key)
+        theirs = ts.take(range(1, 1 + seen), axis=1)
+        action, carry = before.act(env, act, theirs, carry, began, ask_key)
         anything = jax.random.randint(key, action.shape, 0, env.action_space.n, action.dtype)
         return ts.take([0], axis=1), jnp.where(has_predecessors, action, anything), carry
 
-    def step(now: tuple, key: Array) -> tuple[tuple, None]:
+    def step(now: tuple, key: Array) -> tuple[tuple, Array]:
         state, ts, carry, watched, began, kept, score = now
         watch_key, act_key, env_key = jax.random.split(key, 3)
         trial = env.trial(state)
         own, others, watched = view(ts, watched, began, watch_key)
-        kept = _choose(began & (trial == trials - 1), (carry, env.alone(own.obs)), kept)
+        kept = choose(began & (trial == trials - 1), (carry, env.alone(own.obs)), kept)
         action, carry = act(carry, own, act_key)
-        action = action if others is None else jnp.concatenate([action, others], axis=1)
+        done, action = action[:, 0], action if others is None else jnp.concatenate([action, others], axis=1)
         state, ts = jax.vmap(env.step)(jax.random.split(env_key, num), state, action)
         score += (jnp.arange(trials)[:, None] == trial) * ts.events["score"][:, 0]
-        return (state, ts, carry, watched, env.trial(state) != trial, kept, score), None
+        return (state, ts, carry, watched, env.trial(state) != trial, kept, score), done
 
-    first = (state, ts, empty[0], theirs[0], jnp.ones(num, bool), empty, jnp.zeros((trials, num)))
+    theirs = before.begin(num)
+    first = (state, ts, empty[0], theirs, jnp.ones(num, bool), empty, jnp.zeros((trials, num)))
     keys = jax.random.split(key, trials * env.max_trial_steps)
-    *_, kept, score = jax.lax.scan(step, first, keys)[0]
-    return kept, score
-
-
-def _choose(when: Array, new: Any, old: Any) -> Any:
-    """`new` where `when` [B], else `old`, leaves [B, ...]."""
-    return jax.tree.map(lambda x, y: jnp.where(when.reshape(-1, *(1,) * (x.ndim - 1)), x, y), new, old)
+    (*_, kept, score), actions = jax.lax.scan(step, first, keys)
+    return Life(kept, score, actions.reshape(trials, env.max_trial_steps, num))

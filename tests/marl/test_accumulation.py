@@ -1,14 +1,18 @@
 """In-context accumulation with a player whose memory is perfect, so that what is passed on is exact."""
 
+import dataclasses
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from envs.goal_sequence import GoalSequence
 from marl.accumulation import generations, in_context
 from marl.algorithm import Algorithm
+from marl.ancestors import Life, Replay
 from marl.build import build_env
 from marl.config import compose
 from marl.generation_plots import generation_curves
@@ -79,7 +83,9 @@ def test_unknown_runs_are_refused():
     lives = {"absent": {"generations": 2, "trials": 4, "members": 3}}
     numbers = {"num_instances": 1, "instance": None, "seed": 0, "greedy": False}
     with pytest.raises(ConfigError, match="no run absent; there are known"):
-        in_context(folders={"known": Path("runs")}, name="trials", lives=lives, **numbers)
+        in_context(
+            folders={"known": Path("runs")}, name="trials", lives=lives, predecessors="state_reset", **numbers
+        )
 
 
 def test_curves_of_generations_are_drawn(tmp_path):
@@ -114,3 +120,48 @@ def test_predecessors_that_hold_a_seat_walk_in_the_learner_s_world():
         lambda key: generations(env, Ahead(), (), key, num_generations=2, num_members=2, greedy=False)
     )
     assert run(jax.random.key(0)).tolist() == np.ones((2, 3, 2)).tolist()  # one hit in each trial
+
+
+class Watched(GoalSequence):
+    """Counts what the demonstrator hits as the learner's score."""
+
+    def step(self, key, state, action):
+        state, ts = super().step(key, state, action)
+        return state, ts.replace(events=ts.events | {"score": ts.events["score"][::-1]})
+
+
+def test_actions_of_the_best_trial_are_repeated_in_the_demonstrator_s_seat():
+    goals, order = [3 * 7 + 4, 0, 48], [1, 0, 0, 2]
+    fields = ["num_targets=4", "trial_steps=8", "noise_prob=0", f"instance={goals + order}"]
+    plain = build_env(compose(["env=goal_sequence", *(f"env.{field}" for field in fields)])).lasting(3)
+    env = Watched(**{field.name: getattr(plain, field.name) for field in dataclasses.fields(plain)})
+    sizes = {"num_generations": 2, "num_members": 2, "greedy": False, "predecessors": "replay_ratchet"}
+    found = jax.jit(lambda key: generations(env, Ahead(), (), key, **sizes))(jax.random.key(0))
+    assert found[0].mean() < 0.5  # at random
+    assert found[1].tolist() == np.ones((3, 2)).tolist()
+
+
+def test_a_replay_is_replaced_by_what_is_no_worse():
+    score = jnp.array([[0.0, 1.0], [2.0, 1.0]])  # [K, N]
+    actions = jnp.arange(12).reshape(2, 3, 2)  # [K, T, N]
+    first = Replay.nobody(Game(3), None).succeeded(None, Life((), score, actions))
+    assert (first.actions.tolist(), float(first.score)) == ([6, 8, 10], 2.0)
+    worse = first.succeeded(None, Life((), score - 1, -actions))
+    assert worse.actions.tolist() == [6, 8, 10]
+    equal = first.succeeded(None, Life((), score, -actions))
+    assert equal.actions.tolist() == [-6, -8, -10]
+    now, began = jnp.array([0, 2]), jnp.array([False, True])
+    shown, time = first.act(None, None, None, now, began, None)
+    assert (shown.tolist(), time.tolist()) == ([[6], [6]], [1, 1])
+
+
+class Game(NamedTuple):
+    """What a replay asks of one."""
+
+    max_trial_steps: int
+
+
+def test_predecessors_of_an_unknown_kind_are_refused():
+    numbers = {"num_instances": 1, "instance": None, "seed": 0, "greedy": False}
+    with pytest.raises(ConfigError, match="must be one of state_reset, replay_ratchet"):
+        in_context(folders={}, name="trials", lives={}, predecessors="best", **numbers)
