@@ -19,6 +19,7 @@ from marl.build import build_env
 from marl.config import compose, groups
 from marl.environment import Mechanism
 from tests import conformance, toys
+from tests.files import classes
 
 PLAYED_IN = 2
 EAGER_SEATS = 64  # a crowd whose seats take turns needs minutes without compilation
@@ -60,15 +61,6 @@ def build(game, stack):
             raise
         pytest.skip(str(refusal))
     return env
-
-
-@functools.cache
-def classes():
-    """The first game of every class; presets differ from it only in numbers and sizes."""
-    first = {}
-    for name in GAMES:
-        first.setdefault(config("env", name)["_target_"], name)
-    return list(first.values())
 
 
 def firsts_and_slow_presets():

@@ -23,8 +23,8 @@ from algos.random_player import RandomPlayer
 from marl import batched
 from marl.adapters import to_gymnasium, to_pettingzoo
 from marl.build import load, player
-from marl.config import compose, groups
 from marl.spaces import observation_space
+from tests.files import classes
 from tests.probes import Aim, Locks
 from tests.toys import COOPERATE, DEFECT, LEAVE, TAKE, commons, dilemma
 
@@ -37,15 +37,6 @@ TOYS = {
     "Box": functools.partial(Aim, num_seats=2),
     "stack": lambda: load("env=prisoners_dilemma", "env.horizon=5", *STACK).env,
 }
-
-
-@functools.cache
-def classes():
-    """The first config of every class of game."""
-    first = {}
-    for name in groups()["env"]:
-        first.setdefault(compose([f"env={name}"]).env._target_, name)
-    return list(first.values())
 
 
 def official_tests(env):

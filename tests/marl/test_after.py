@@ -16,6 +16,7 @@ from marl.experiment import after_training, plan
 from marl.run import run
 from marl.social_plots import curves_and_outcomes, rolling_curves
 from marl.validation import ConfigError
+from tests.files import written
 
 TINY = ["env.horizon=4", "num_envs=2", "total_steps=16", "log_every=1", "network.hidden=[4]"]
 TINY += ["algo.num_steps=4", "algo.num_epochs=1", "algo.num_minibatches=1"]
@@ -184,8 +185,8 @@ def test_bad_leagues_are_named(folders, change, message):
 LEAGUES = [
     (name, scale)
     for name in groups()["experiment"]
-    for figure in (compose([f"experiment={name}"]).figure,)
-    for scale in (figure.scales if "league" in (figure.get("after") or {}) else ())
+    for figure in (written("experiment", name).get("figure", {}),)
+    for scale in (figure["scales"] if "league" in (figure.get("after") or {}) else ())
 ]
 
 
