@@ -1,10 +1,13 @@
 """Framework of the project: environments, populations of learners, the training loop and its host side.
 
-It knows no game and no learning rule. Importing it is cheap (no jax) and sets up one
-thing: on machines with fewer than four cores XLA's CPU thread pool, which has one thread a
-core, can deadlock under vmapped learners, because its tasks wait for sub-tasks of the same
-pool. `NPROC=4` widens the pool; a value that the user has set is respected. XLA reads the
-variable when the first computation starts, so import `marl`, `envs` or `algos` before that.
+It knows no game and no learning rule. Importing it is cheap (no jax) and sets up two things; what a user has
+set is respected. Both are read when the first computation starts, so import `marl`, `envs` or `algos` before.
+
+- `NPROC=4` on machines with fewer than four cores: XLA's CPU thread pool, which has one thread a core, can
+  deadlock under vmapped learners, because its tasks wait for sub-tasks of the same pool.
+- `OPENBLAS_NUM_THREADS=1`: several of XLA's threads factorize the first weights of networks at once, and
+  OpenBLAS's own threads below them wait for each other by spinning (20 matrices of 256 x 256 took 8 to 20 s
+  where another program used a core, and .1 s with one thread). It holds for NumPy too, if imported later.
 """
 
 import os
@@ -12,11 +15,12 @@ import os
 WIDE = "4"  # NPROC on small machines
 
 
-def _widen_thread_pool() -> None:
+def _set_threads() -> None:
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     if cores < 4:
         os.environ.setdefault("NPROC", WIDE)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
-_widen_thread_pool()
+_set_threads()

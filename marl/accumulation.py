@@ -74,9 +74,6 @@ def in_context(
     Raises:
         ConfigError: if a run is unknown, or its game has no demonstrators to be seen or repeated.
     """
-    if predecessors not in PREDECESSORS:
-        known = ", ".join(PREDECESSORS)
-        raise ConfigError([f"figure.after.{name}.predecessors={predecessors}: must be one of {known}"])
     found = {}
     for run, life in lives.items():
         if not life["generations"]:
@@ -86,14 +83,8 @@ def in_context(
         began, folder = time.perf_counter(), folders[run]
         setup, learners = load_run(folder, read_run_config(folder / "config.yaml").plugins)
         algo, learners = learning_member(setup.algo, learners)
-        if absent := [need for need in NEEDS if not hasattr(setup.env, need)]:
-            raise ConfigError([f"figure.after: run {run}: {type(setup.env).__name__} has no {absent[0]}"])
-        if predecessors == "replay_ratchet" and hasattr(setup.env, "show"):
-            error = f"figure.after.{name}.predecessors={predecessors}: in {type(setup.env).__name__}"
-            raise ConfigError([f"{error} no seat is a demonstrator's: must be state_reset"])
+        _check(setup.env, name, run, life, predecessors)
         env = setup.env.lasting(life["trials"])
-        if life["members"] < max(env.demonstrators, 1):
-            raise ConfigError([f"figure.after: lives.{run}.members={life['members']}: must be at least M"])
         learners = algo.for_acting(learners)
         keys = jax.random.split(jax.random.key(seed), jax.tree.leaves(learners)[0].shape[0])
         sizes = {"num_generations": life["generations"], "num_members": life["members"]}
@@ -106,6 +97,19 @@ def in_context(
         told = {k: v.reshape(len(keys), -1).T for k, v in told.items()}  # [G K, S]
         found[f"{run} {name}"] = swept_summary(told, "trial", range(len(told["score"])), began)
     return found
+
+
+def _check(env: Any, name: str, run: str, life: dict[str, int], predecessors: str) -> None:
+    """Raise ConfigError for a game that lacks something, or predecessors that it cannot have."""
+    kind, key = type(env).__name__, f"figure.after.{name}.predecessors={predecessors}"
+    if absent := [need for need in NEEDS if not hasattr(env, need)]:
+        raise ConfigError([f"figure.after: run {run}: {kind} has no {absent[0]}"])
+    if predecessors not in PREDECESSORS:
+        raise ConfigError([f"{key}: must be one of {', '.join(PREDECESSORS)}"])
+    if predecessors == "replay_ratchet" and hasattr(env, "show"):
+        raise ConfigError([f"{key}: in {kind} no seat is a demonstrator's: must be state_reset"])
+    if life["members"] < max(env.demonstrators, 1):
+        raise ConfigError([f"figure.after: lives.{run}.members={life['members']}: must be at least M"])
 
 
 SIZES = ("num_generations", "num_members", "num_instances", "greedy", "predecessors")

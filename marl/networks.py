@@ -17,6 +17,7 @@ from flax import linen as nn
 from jax import Array
 
 from marl import s5
+from marl.initializers import orthogonal
 
 Carry = Any  # () or [B, H] float32
 ORTHOGONAL_GAIN = 2**0.5
@@ -27,7 +28,7 @@ CORES = ("gru", "s5")
 
 def dense(width: int, gain: float = ORTHOGONAL_GAIN, name: str | None = None, bias: bool = True) -> nn.Dense:
     """A linear layer with orthogonal weights of the given gain and zero bias, or none."""
-    return nn.Dense(width, use_bias=bias, kernel_init=nn.initializers.orthogonal(gain), name=name)
+    return nn.Dense(width, use_bias=bias, kernel_init=orthogonal(gain), name=name)
 
 
 def expand_codes(grid: Array, codes: tuple[int, ...]) -> Array:
@@ -168,7 +169,7 @@ class Convolution(nn.Module):
     def __call__(self, x: Array) -> Array:
         """The convolution, zeros beyond the edges."""
         shape = (3, 3, x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.orthogonal(ORTHOGONAL_GAIN), shape)
+        kernel = self.param("kernel", orthogonal(ORTHOGONAL_GAIN), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         if jax.default_backend() != "cpu":
             names = ("NHWC", "HWIO", "NHWC")
@@ -240,4 +241,4 @@ def _recur(width: int, carry: Carry, x: Array, start: Array) -> tuple[Carry, Arr
         return cell(jnp.where(start[:, None], 0.0, carry), x)
 
     scan = nn.scan(step, variable_broadcast="params", split_rngs={"params": False})
-    return scan(nn.GRUCell(width, name="core"), carry, (x, start))
+    return scan(nn.GRUCell(width, recurrent_kernel_init=orthogonal(), name="core"), carry, (x, start))

@@ -13,7 +13,6 @@ NOT_MET = {
     "cook2024/fig4_right",
     "cook2024/fig5_right",
     "cook2024/fig6",
-    "cook2024/fig7",
     "duque2025/coin_game",
     "jaques2019/cleanup",
     "lase2024/adaptivity",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from envs.goal_sequence import GoalSequence
-from marl.accumulation import generations, in_context
+from marl.accumulation import _check, generations, in_context
 from marl.algorithm import Algorithm
 from marl.ancestors import Life, Replay
 from marl.build import build_env
@@ -161,7 +161,11 @@ class Game(NamedTuple):
     max_trial_steps: int
 
 
-def test_predecessors_of_an_unknown_kind_are_refused():
-    numbers = {"num_instances": 1, "instance": None, "seed": 0, "greedy": False}
-    with pytest.raises(ConfigError, match="must be one of state_reset, replay_ratchet"):
-        in_context(folders={}, name="trials", lives={}, predecessors="best", **numbers)
+@pytest.mark.parametrize(
+    ("predecessors", "message"),
+    [("best", "must be one of state_reset, replay_ratchet"), ("replay_ratchet", "must be state_reset")],
+)
+def test_predecessors_that_cannot_be_are_refused(predecessors, message):
+    env = build_env(compose(["env=memory_sequence"]))
+    with pytest.raises(ConfigError, match=message):
+        _check(env, "trials", "known", {"members": 3}, predecessors)
