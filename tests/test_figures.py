@@ -16,6 +16,7 @@ NOT_MET = {
     "duque2025/coin_game",
     "jaques2019/cleanup",
     "lase2024/adaptivity",
+    "lase2024/baselines",
     "lase2024/stag_hunt",
     "lase2024/weights",
     "lio2020/cleanup",
