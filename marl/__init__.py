@@ -6,8 +6,8 @@ set is respected. Both are read when the first computation starts, so import `ma
 - `NPROC=4` on machines with fewer than four cores: XLA's CPU thread pool, which has one thread a core, can
   deadlock under vmapped learners, because its tasks wait for sub-tasks of the same pool.
 - `OPENBLAS_NUM_THREADS=1`: several of XLA's threads factorize the first weights of networks at once, and
-  OpenBLAS's own threads below them wait for each other by spinning (20 matrices of 256 x 256 took 8 to 20 s
-  where another program used a core, and .1 s with one thread). It holds for NumPy too, if imported later.
+  OpenBLAS's own threads below them wait for each other by spinning, seconds where other programs use the
+  cores (`docs/performance.md`). It holds for NumPy too, if imported later.
 """
 
 import os

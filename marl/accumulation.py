@@ -136,8 +136,8 @@ def _seeds(
         draw_key, key = jax.random.split(key)
         drawn = jax.vmap(env.draw_instance)(jax.random.split(draw_key, num_instances))
         drawn = drawn if instance is None else jnp.broadcast_to(instance, drawn.shape).astype(drawn.dtype)
-        sizes = {"num_generations": num_generations, "num_members": num_members, "greedy": greedy}
-        sizes["predecessors"] = predecessors
+        sizes = {"num_generations": num_generations, "num_members": num_members}
+        sizes |= {"greedy": greedy, "predecessors": predecessors}
         chain = lambda key, drawn: generations(env.replace(instance=drawn), algo, learner, key, **sizes)
         return jax.vmap(chain)(jax.random.split(key, num_instances), drawn).mean((0, 3))
 

@@ -18,7 +18,8 @@ import time
 import types
 from typing import Any
 
-os.environ.setdefault("NPROC", "4")  # as this project does on machines of two cores
+os.environ.setdefault("NPROC", "4")  # as this project does on machines of two cores, and:
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 REPEATS = 5
 

@@ -6,12 +6,12 @@ import re
 import jax
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
 
 from marl.build import build, load
-from marl.config import CONFIGS, ConfigError, check_targets, compose, describe, groups
+from marl.config import ConfigError, check_targets, compose, describe, groups
 from marl.environment import event_names
 from marl.program import Program
+from tests.files import written
 
 SMALL = [
     "num_envs=4",
@@ -23,14 +23,7 @@ SMALL = [
 ]
 
 
-def has_network(name):
-    """Whether an algorithm's file, or one that it is made of, has the key `network`: then it learns."""
-    node = OmegaConf.load(CONFIGS / f"algo/{name}.yaml")
-    parts = [part for part in node.get("defaults", ()) if part != "_self_"]
-    return "network" in node or any(map(has_network, parts))
-
-
-SCRIPTED = [name for name in groups()["algo"] if not has_network(name)]
+SCRIPTED = [name for name in groups()["algo"] if "network" not in written("algo", name)]  # others learn
 
 
 def game_for(name):

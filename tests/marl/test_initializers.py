@@ -1,12 +1,14 @@
 """First weights of many learners: as those of one, and no factorization of a batch on a CPU."""
 
-import os
+import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
 
 from marl.initializers import orthogonal
+from tests.runs import variables
 
 KEYS = jax.random.split(jax.random.key(0), (2, 3))
 
@@ -28,5 +30,9 @@ def test_factorizations_are_not_batched_on_a_cpu():
     assert all("4x4xf32" in line and "3x4x4xf32" not in line for line in lines)
 
 
-def test_linear_algebra_has_one_thread():
-    assert os.environ["OPENBLAS_NUM_THREADS"] == "1"
+@pytest.mark.parametrize(("users", "then"), [({}, "1"), ({"OPENBLAS_NUM_THREADS": "3"}, "3")])
+def test_linear_algebra_has_one_thread_unless_the_user_says_otherwise(users, then):
+    own = {k: v for k, v in variables().items() if k != "OPENBLAS_NUM_THREADS"}
+    shows = "import marl, os; print(os.environ['OPENBLAS_NUM_THREADS'])"
+    told = subprocess.run([sys.executable, "-c", shows], env=own | users, capture_output=True, text=True)
+    assert told.stdout.strip() == then
