@@ -16,7 +16,7 @@ import numpy as np
 from flax import linen as nn
 from jax import Array
 
-from marl import s5
+from marl import gru, s5
 from marl.initializers import orthogonal
 
 Carry = Any  # () or [B, H] float32
@@ -235,10 +235,6 @@ class MeanCNN(Torso, kw_only=True):
 
 def _recur(width: int, carry: Carry, x: Array, start: Array) -> tuple[Carry, Array]:
     """A GRU over time that forgets where `start`."""
-
-    def step(cell: nn.GRUCell, carry: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
-        x, start = now
-        return cell(jnp.where(start[:, None], 0.0, carry), x)
-
-    scan = nn.scan(step, variable_broadcast="params", split_rngs={"params": False})
-    return scan(nn.GRUCell(width, recurrent_kernel_init=orthogonal(), name="core"), carry, (x, start))
+    cell = nn.GRUCell(width, recurrent_kernel_init=orthogonal(), name="core")
+    cell(carry, x[0])  # makes its parameters; what it returns is not computed
+    return gru.apply(cell.variables["params"], carry, x, start)
