@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -47,6 +48,10 @@ def run_commands(commands: dict[str, list[str]], jobs: int, folder: Path) -> int
 
 
 def _begin(command: list[str], log: Path) -> subprocess.Popen:
-    """A process in a session of its own, so that a terminal's Ctrl-C reaches it only through us."""
+    """A process in a session of its own, so that a terminal's Ctrl-C reaches it only through us.
+
+    Unless told otherwise it takes a GPU's memory as it needs it: the first must leave some to the others.
+    """
+    told = {"env": {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} | os.environ, "start_new_session": True}
     with log.open("w") as out:
-        return subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
+        return subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, **told)

@@ -21,11 +21,12 @@ usage: python scripts/benchmark.py [env=NAME,NAME] [algo=NAME] [num_envs=128,102
 
   One JSON object for each environment and number of parallel games. Environment steps: random
   legal actions, games restarted where they end, all observations, rewards and ends of steps=100
-  steps kept alive. With algo=, also full training updates, how the time of one splits into
-  environment, acting and learning, and gradient steps a second, summed over networks, learners
-  and seeds (train_updates_per_s; 0 while a replay fills). Compilation is timed apart; the rest are
-  medians of `repeats` runs. num_seeds=N trains N seeds at once (default 1). backend=torch measures
-  training in PyTorch, and the part of its time that the games' steps take.
+  steps kept alive. With algo=, those of the games of all seeds, and also full training updates,
+  how the time of one splits into environment, acting and learning, and gradient steps a second,
+  summed over networks, learners and seeds (train_updates_per_s; 0 while a replay fills).
+  Compilation is timed apart; the rest are medians of `repeats` runs. num_seeds=N trains N seeds at
+  once (default 1). backend=torch measures training in PyTorch, and the part of its time that the
+  games' steps take.
 
   devices=N shares the games out over N devices; where there is no GPU these are N threads of the CPU, one
   for each, which is faster than N threads that share every small step. Without algo= only.
@@ -88,8 +89,9 @@ def _measure(name: str, cfg: Any, learns: bool, timing: dict[str, Any]) -> dict[
     from marl.build import build
 
     setup = build(cfg)
-    compile_s, seconds = _time_environment(setup, cfg.num_envs, **timing)
-    rate = timing["steps"] * cfg.num_envs / seconds
+    games = cfg.num_envs * (cfg.num_seeds if learns else 1)  # all that a training plays at once
+    compile_s, seconds = _time_environment(setup, games, **timing)
+    rate = timing["steps"] * games / seconds
     line = {
         "env": name,
         "algo": str(cfg.algo._target_).rsplit(".", 1)[-1] if learns else None,

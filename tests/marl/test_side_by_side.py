@@ -53,3 +53,13 @@ def test_a_signal_is_passed_on_and_waited_for(tmp_path):
     assert run_commands({"one": python(code), "two": python("")}, 1, tmp_path) == 75
     assert (tmp_path / "one.log").read_text().split() == ["ready", "saved"]
     assert not (tmp_path / "two.log").exists()
+
+
+def test_a_gpu_is_shared_unless_the_user_says_otherwise(tmp_path, monkeypatch):
+    code = python("import os; print(os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'])")
+    for said, found in ((None, "false"), ("true", "true")):
+        monkeypatch.delenv("XLA_PYTHON_CLIENT_PREALLOCATE", raising=False)
+        if said:
+            monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", said)
+        assert run_commands({"one": code}, 1, tmp_path) == 0
+        assert (tmp_path / "one.log").read_text().strip() == found
