@@ -52,6 +52,20 @@ def test_a_layer_equals_a_loop_over_the_steps(params, apply):
         np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+def test_states_at_once_are_those_in_turn_and_so_are_their_gradients():
+    whole = lambda *shape, seed: jnp.asarray(numbers(*shape, seed=seed) + 1j * numbers(*shape, seed=seed + 1))
+    arguments = (
+        0.8 * whole(N, seed=0) / jnp.abs(whole(N, seed=0)),
+        whole(T, B, N, seed=2),
+        whole(B, N, seed=4),
+    )
+    size = lambda scan: lambda *args: (jnp.abs(scan(*args, START)) ** 2).sum()
+    np.testing.assert_allclose(s5.at_once(*arguments, START), s5.in_turn(*arguments, START), atol=1e-5)
+    one, other = (jax.grad(size(scan), argnums=(0, 1, 2))(*arguments) for scan in (s5.at_once, s5.in_turn))
+    for found, expected in zip(one, other, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_an_episode_that_begins_equals_a_sequence_of_its_own(params, apply):
     carry, x = numbers(B, N), numbers(T, B, H, seed=1)
     after, out = apply(params, carry, x, START)
