@@ -12,6 +12,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import MutableMapping
 from pathlib import Path
 
 from marl import WIDE
@@ -42,8 +43,8 @@ def start_device(
         DeviceError: if a GPU is asked for and there is none, or jax cannot start as the
             environment variables JAX_PLATFORMS and XLA_FLAGS ask.
     """
-    if backend == "torch" and "XLA_CLIENT_MEM_FRACTION" not in os.environ:
-        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    if backend == "torch":
+        leave_memory(os.environ)
     if num_cpu_devices > 1:
         import jax
 
@@ -63,6 +64,12 @@ def start_device(
             raise DeviceError("device=gpu: jax finds no GPU here; use device=cpu, or `make train CUDA=13`")
     elif _backend() == "cpu" and shutil.which("nvidia-smi"):
         print("WARNING: jax does not see this machine's GPU; `make train CUDA=13` installs what it needs")
+
+
+def leave_memory(environ: MutableMapping[str, str]) -> None:
+    """Have jax, started with `environ`, take a GPU's memory as it needs it, unless told otherwise there."""
+    if "XLA_CLIENT_MEM_FRACTION" not in environ:
+        environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
 def _backend() -> str:

@@ -87,11 +87,11 @@ def apply(params: Params, carry: Array, x: Array, start: Array) -> tuple[Array, 
     Returns:
         the carry after the last step [B, N], and [T, B, H].
     """
-    whole = lambda name: jax.lax.complex(params[name][..., 0], params[name][..., 1])
     value = params["eigenvalue"]
     value = jax.lax.complex(jnp.minimum(value[:, 0], MAX_REAL), value[:, 1])
     decay = jnp.exp(value * jnp.exp(params["log_step"]))  # [M]
-    inward = whole("inward") * ((decay - 1) / value)[:, None]
+    inward = jax.lax.complex(params["inward"][..., 0], params["inward"][..., 1])
+    inward = inward * ((decay - 1) / value)[:, None]
     inputs = _whole(x @ jnp.concatenate([inward.real, inward.imag]).T)  # real products take half the time
     states = (in_turn if jax.default_backend() == "cpu" else at_once)(decay, inputs, _whole(carry), start)
     outward = 2 * jnp.concatenate([params["outward"][..., 0], -params["outward"][..., 1]], axis=-1)  # [H, N]

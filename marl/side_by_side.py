@@ -7,6 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
+from marl.device import leave_memory
 from marl.signals import StopSignal
 
 POLL_S = 0.2  # between two looks at the processes
@@ -50,8 +51,10 @@ def run_commands(commands: dict[str, list[str]], jobs: int, folder: Path) -> int
 def _begin(command: list[str], log: Path) -> subprocess.Popen:
     """A process in a session of its own, so that a terminal's Ctrl-C reaches it only through us.
 
-    Unless told otherwise it takes a GPU's memory as it needs it: the first must leave some to the others.
+    On a GPU it must leave memory to the others.
     """
-    told = {"env": {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} | os.environ, "start_new_session": True}
+    environ = dict(os.environ)
+    leave_memory(environ)
     with log.open("w") as out:
-        return subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, **told)
+        told = {"stdout": out, "stderr": subprocess.STDOUT, "start_new_session": True}
+        return subprocess.Popen(command, env=environ, **told)

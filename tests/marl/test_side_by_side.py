@@ -56,10 +56,12 @@ def test_a_signal_is_passed_on_and_waited_for(tmp_path):
 
 
 def test_a_gpu_is_shared_unless_the_user_says_otherwise(tmp_path, monkeypatch):
-    code = python("import os; print(os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'])")
-    for said, found in ((None, "false"), ("true", "true")):
-        monkeypatch.delenv("XLA_PYTHON_CLIENT_PREALLOCATE", raising=False)
-        if said:
-            monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", said)
+    name, other = "XLA_PYTHON_CLIENT_PREALLOCATE", "XLA_CLIENT_MEM_FRACTION"
+    code = python(f"import os; print(os.environ.get('{name}'))")
+    for said, found in (({}, "false"), ({name: "true"}, "true"), ({other: ".4"}, "None")):
+        for key in (name, other):
+            monkeypatch.delenv(key, raising=False)
+        for key, value in said.items():
+            monkeypatch.setenv(key, value)
         assert run_commands({"one": code}, 1, tmp_path) == 0
         assert (tmp_path / "one.log").read_text().strip() == found
