@@ -1,8 +1,8 @@
 """A scripted demonstrator of the goal sequence: it walks to the target that it is shown.
 
 **Source**: our own, in place of the trained oracle of Cook et al. 2024 (arXiv 2406.00392). It goes ahead
-until its target is level, then turns to it, and walks around wrong goals; from a target that comes twice it
-steps away and back. Axes: E games, A seats.
+until its target is level, then turns to it, and walks around wrong goals; on a target that comes twice it
+turns, where that counts (`repo_exact`), else it steps away and back. Axes: E games, A seats.
 """
 
 from __future__ import annotations
@@ -36,11 +36,12 @@ class GoalWalker(Algorithm):
 
     def act(self, env, learner, carry, ts, key, greedy=False):
         """Actions [E, A] int32; `greedy` turns left where both sides are as good."""
+        game: Any = bare_game(env)
         ahead, right = ts.obs["vector"][..., -2], ts.obs["vector"][..., -1]
         front = ts.obs["grid"][..., -2, ts.obs["grid"].shape[-2] // 2, 0]
         free = (front != WALL) & (front != OTHER_GOAL)
-        there = (ahead == 0) & (right == 0)
-        wants = (ahead > 0) | there | (carry > 0)
+        leaves = (ahead == 0) & (right == 0) & (not game.repo_exact)
+        wants = (ahead > 0) | leaves | (carry > 0)
         any_side = LEFT if greedy else jax.random.randint(key, ahead.shape, LEFT, RIGHT + 1)
         side = jnp.where(right > 0, RIGHT, jnp.where(right < 0, LEFT, any_side))
         action = jnp.where(wants & free, FORWARD, side).astype(jnp.int32)
