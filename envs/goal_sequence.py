@@ -9,13 +9,14 @@ The target is number `pointer + 1` of the order. By the paper's code the pointer
 wrong goal moves the target back one place; `progress: hits_only` counts the hits alone (ours). Below 0 and
 past its end the order is read as a circle. `repo_exact` copies two things from their code: who stands on the
 target is paid also for turning, and going ahead against the border while on a goal counts as coming onto it;
-without it only a step onto another cell counts. A demonstrator that is a `peer` (an earlier generation) sees
-what a learner sees, without the learner, and is told that it is in its last trial, which it plays again and
-again. With `random_starts` the three goals and the seats start on five different cells (inferred); without,
-the seats start in the middle row as in the paper's code, the demonstrator one cell ahead, where the forced
-first step leads the learner. The compass is ours. For generations (`marl.accumulation`, `marl.lineages`)
-the game has what they ask of games whose demonstrators hold seats. Axes: 2 seats, C cells (number C is
-outside the map), L targets of the order.
+without it only a step onto another cell counts. Then to enter goals blindly costs .15 a trial (measured),
+and learners learn to keep off them; with it that costs nothing who turns on each. A demonstrator that is a
+`peer` (an earlier generation) sees what a learner sees, without the learner, and is told that it is in its
+last trial, which it plays again and again. With `random_starts` the three goals and the seats start on five
+different cells (inferred); without, the seats start in the middle row as in the paper's code, the
+demonstrator one cell ahead, where the forced first step leads the learner. The compass is ours. For
+generations (`marl.accumulation`, `marl.lineages`) the game has what they ask of games whose demonstrators
+hold seats. Axes: 2 seats, C cells (number C is outside the map), L targets of the order.
 """
 
 from __future__ import annotations

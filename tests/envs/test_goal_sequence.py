@@ -315,3 +315,30 @@ def test_a_longer_episode_is_observed_in_the_same_size():
         state, ts = step(env, KEY, state, jnp.array([LEFT, LEFT], jnp.int32))
     assert shown == [0, 1, 2, 3, 3, 3]
     assert bool(ts.done)
+
+
+def blind_score(env, episodes):
+    """Mean score of a trial of who acts at random, but turns after each hit and each wrong goal."""
+
+    def play(now, key):
+        state, ts = now
+        any_key, step_key = jax.random.split(key)
+        action = jax.random.randint(any_key, (2,), 0, 3)
+        entered = ts.reward[LEARNER] != 0
+        action = jnp.where(entered & (action == FORWARD), LEFT, action)
+        state, ts = env.step(step_key, state, action)
+        return (state, ts), ts.reward[LEARNER]
+
+    def episode(key):
+        reset_key, key = jax.random.split(key)
+        return jax.lax.scan(play, env.reset(reset_key), jax.random.split(key, env.fixed_horizon))[1].sum()
+
+    keys = jax.random.split(KEY, episodes)
+    return float(jax.jit(jax.vmap(episode))(keys).mean()) / env.num_trials
+
+
+def test_entering_goals_blindly_costs_unless_turns_on_them_count():
+    """Which is why learners keep off all goals by our rule, and not by the repository's (s.e. .004)."""
+    env = preset("goal_sequence")
+    assert blind_score(env, 8192) < -0.13
+    assert abs(blind_score(env.replace(repo_exact=True), 8192)) < 0.03
