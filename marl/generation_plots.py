@@ -8,6 +8,7 @@ from typing import Any
 from marl.figures import for_figures
 from marl.plots import COLOURS, pyplot, swept_line
 
+LETTERS = 130  # of a legend that stand beside each other, with six for each handle
 PUBLISHED = {"linestyle": "--", "linewidth": 1, "marker": "o", "markersize": 3}
 
 
@@ -59,22 +60,25 @@ def generation_curves(
     _lines(axis, {text: ends(of) for text, of in levels.items()}, "left")
     axis.set(xlabel=x_label, ylabel=y_label, ylim=limits)
     axis.spines[["top", "right"]].set_visible(False)
-    _legend(figure, axis, show_published and bool(published))
+    rows = _legend(figure, axis, show_published and bool(published))
     figure.suptitle(title, fontsize=11, y=0.985)
     seeds = min(min(summaries[name]["metrics"][metric]["n"]) for name in labels)
     figure.text(0.99, 0.01, f"IQM and 95 % interval of {seeds} seeds", ha="right", fontsize=7, color="0.4")
-    figure.tight_layout(rect=(0, 0.01, 1, 0.92))
+    figure.tight_layout(rect=(0, 0.01, 1, 0.97 - 0.05 * rows))
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
 
-def _legend(figure: Any, axis: Any, published: bool) -> None:
-    """The curves' names above the picture, and what dashes mean if there are `published` values."""
+def _legend(figure: Any, axis: Any, published: bool) -> int:
+    """The curves' names above the picture, what dashes mean if there are `published` values; its rows."""
     handles = axis.get_legend_handles_labels()[0]
     if published:
         handles.append(pyplot().Line2D([], [], color="0.3", label="published", **PUBLISHED))
-    place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.95), "ncols": len(handles)}
+    letters = sum(len(handle.get_label()) + 6 for handle in handles)
+    rows = -(-letters // LETTERS)
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.95), "ncols": -(-len(handles) // rows)}
     figure.legend(handles=handles, frameon=False, fontsize=9, **place)
+    return rows
 
 
 def _lines(axis: Any, lines: dict[str, float], side: str) -> None:
