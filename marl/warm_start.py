@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from marl.build import Setup, load_run
+from marl.build import Setup, learning_member, load_run
+from marl.population import Mixture
 from marl.validation import ConfigError
 
 
@@ -17,7 +18,7 @@ def begin_from(folder: str, setup: Setup, runners: Any) -> Any:
     """The runners [S, ...] or [V, S, ...] before the first update, with learners of a run, seed by seed.
 
     What a learner needs to act is taken over (of PPO all parameters); the rest, such as an
-    optimiser's state, stays fresh.
+    optimiser's state, stays fresh. Fixed players may hold other seats, in either run.
 
     Args:
         folder: the run, of the same learning rule, network and number of seeds.
@@ -28,20 +29,24 @@ def begin_from(folder: str, setup: Setup, runners: Any) -> Any:
         ConfigError: if there is no such run, or its learners do not fit.
     """
     wrong = f"start_from={folder}:"
-    if not dataclasses.is_dataclass(runners.learner) or hasattr(setup.algo, "algo"):
-        raise ConfigError([f"{wrong} only a learner that holds all seats and has no past can begin so"])
+    algo, fresh = learning_member(setup.algo, runners.learner)
+    if not dataclasses.is_dataclass(fresh) or hasattr(algo, "algo"):
+        raise ConfigError([f"{wrong} only a learner that has no past can begin so"])
     try:
         source, learner = load_run(folder, tuple(setup.cfg.plugins))
     except FileNotFoundError as error:
         raise ConfigError([f"{wrong} {error}"]) from error
     if source.cfg.sweep:
         raise ConfigError([f"{wrong} is a sweep; only a run of one setting can be begun from"])
-    known, fresh = source.algo.for_acting(learner), runners.learner
+    learned, learner = learning_member(source.algo, learner)
+    known = learned.for_acting(learner)
     if type(known) is not type(fresh):
-        raise ConfigError([f"{wrong} its learning rule is {type(source.algo).__name__}"])
+        raise ConfigError([f"{wrong} its learning rule is {type(learned).__name__}"])
     names = [f.name for f in dataclasses.fields(fresh) if jax.tree.leaves(getattr(known, f.name))]
     taken = {name: _fitted(getattr(known, name), getattr(fresh, name), wrong) for name in names}
-    return runners.replace(learner=fresh.replace(**taken))
+    begun = fresh.replace(**taken)
+    beside = runners.learner[1:] if isinstance(setup.algo, Mixture) else None
+    return runners.replace(learner=begun if beside is None else (begun, *beside))
 
 
 def _fitted(known: Any, fresh: Any, wrong: str) -> Any:

@@ -49,6 +49,19 @@ def test_swept_values_all_begin_from_the_same_learners(source):
         np.testing.assert_array_equal(np.stack([old, old]), new)
 
 
+def test_a_learner_goes_on_beside_fixed_players(source, tmp_path):
+    beside, other = ["seats=[0,tit_for_tat]", "algo.learning_rate=0.01"], tmp_path / "run"
+    assert run(compose([*GAME, *beside]), other).exit_code == 0
+    setup, runners = fresh("seats=[0,grim]")
+    begun = begin_from(str(other), setup, runners).learner
+    known = load_run(other)[1][0]
+    for old, new in zip(jax.tree.leaves(known.params), jax.tree.leaves(begun[0].params), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert begun[1:] == runners.learner[1:]
+    with pytest.raises(ConfigError, match=r"has shape \[2, 2, .* there, here \[2, 1, "):
+        begin_from(str(source), setup, runners)
+
+
 def test_a_run_begins_where_the_other_ended(source, tmp_path):
     still = ["algo.learning_rate=1e-30", f"start_from={source}"]
     assert run(compose([*GAME, *still]), tmp_path / "run").exit_code == 0
@@ -70,7 +83,7 @@ def test_a_run_begins_where_the_other_ended(source, tmp_path):
         (["network.hidden=[8,8]"], "its network has other parts"),
         (["algo=dqn"], "its learning rule is PPO"),
         (["past=buffer", "seats=shared"], "has no past"),
-        (["seats=[0,tit_for_tat]"], "holds all seats"),
+        (["seats=[tit_for_tat,grim]"], "has no past"),
     ],
 )
 def test_learners_that_do_not_fit_are_refused(source, more, message):
