@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from marl.device import leave_memory
@@ -13,7 +14,9 @@ from marl.signals import StopSignal
 POLL_S = 0.2  # between two looks at the processes
 
 
-def run_commands(commands: dict[str, list[str]], jobs: int, folder: Path) -> int:
+def run_commands(
+    commands: dict[str, list[str]], jobs: int, folder: Path, needs: Mapping[str, set[str]] | None = None
+) -> int:
     """Run commands, at most `jobs` at a time, until all are done, one fails or a signal comes.
 
     A signal (see `marl.signals`) is passed on, once, and the commands are waited for. After a failure those
@@ -23,16 +26,19 @@ def run_commands(commands: dict[str, list[str]], jobs: int, folder: Path) -> int
         commands: {name: program and arguments}.
         jobs: processes at a time.
         folder: gets NAME.log with what each printed.
+        needs: {name: the commands that must be done before it begins}, not in a circle; who is not named
+            needs nothing.
 
     Returns:
         0, the code of the first that failed, or that of the signal.
     """
     folder.mkdir(parents=True, exist_ok=True)
     waiting, running, code, told = dict(commands), {}, 0, False
+    ready = lambda: [name for name in waiting if not (needs or {}).get(name, set()) & {*waiting, *running}]
     with StopSignal() as stop:
         while running or (waiting and not code):
-            while waiting and not code and len(running) < jobs:
-                name = next(iter(waiting))
+            while ready() and not code and len(running) < jobs:
+                name = ready()[0]
                 running[name] = _begin(waiting.pop(name), folder / f"{name}.log")
                 print(f"{name}: begins, prints to {folder / name}.log", flush=True)
             time.sleep(POLL_S)

@@ -68,12 +68,13 @@ def stopped(code: int) -> int:
 
 
 def side_by_side(arguments: list[str], runs: dict[str, Any], folder: Path, jobs: int) -> int:
-    """Train the runs that need no other one, `jobs` at a time; returns the exit code."""
+    """Train the runs, `jobs` at a time, each after those that it needs; returns the exit code."""
     from marl.side_by_side import run_commands
 
-    alone = [title for title, cfg in runs.items() if cfg.start_from not in runs]
+    asked = lambda cfg: {cfg.start_from, *([] if isinstance(cfg.seats, str) else cfg.seats)}
+    needs = {title: asked(cfg) & runs.keys() for title, cfg in runs.items()}
     program = [sys.executable, str(Path(__file__).resolve()), *arguments]
-    return run_commands({title: [*program, f"only={title}"] for title in alone}, jobs, folder)
+    return run_commands({title: [*program, f"only={title}"] for title in runs}, jobs, folder, needs)
 
 
 if __name__ == "__main__":

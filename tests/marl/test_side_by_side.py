@@ -24,6 +24,22 @@ def test_commands_run_at_the_same_time_but_not_more_than_allowed(tmp_path):
     assert max(seen) == 2
 
 
+def test_who_needs_another_waits_for_its_end(tmp_path):
+    mark, look = (
+        "open({!r}, 'w'); import time; time.sleep(0.5)",
+        "print(*sorted(__import__('os').listdir({!r})))",
+    )
+    done = tmp_path / "done"
+    done.mkdir()
+    commands = {
+        "last": python(look.format(str(done))),
+        "first": python(mark.format(str(done / "first"))),
+        "free": python(mark.format(str(done / "free"))),
+    }
+    assert run_commands(commands, 2, tmp_path, {"last": {"first", "free"}}) == 0
+    assert (tmp_path / "last.log").read_text().split() == ["first", "free"]
+
+
 def test_after_a_failure_nothing_begins_and_its_words_are_told(tmp_path, capsys):
     commands = {
         "good": python("pass"),
