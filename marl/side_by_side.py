@@ -10,6 +10,7 @@ from pathlib import Path
 
 from marl.device import leave_memory
 from marl.signals import StopSignal
+from marl.validation import ConfigError
 
 POLL_S = 0.2  # between two looks at the processes
 
@@ -26,21 +27,25 @@ def run_commands(
         commands: {name: program and arguments}.
         jobs: processes at a time.
         folder: gets NAME.log with what each printed.
-        needs: {name: the commands that must be done before it begins}, not in a circle; who is not named
-            needs nothing.
+        needs: {name: the commands that must be done before it begins}; who is not named needs nothing.
 
     Returns:
         0, the code of the first that failed, or that of the signal.
+
+    Raises:
+        ConfigError: where commands that are left need each other.
     """
     folder.mkdir(parents=True, exist_ok=True)
     waiting, running, code, told = dict(commands), {}, 0, False
     ready = lambda: [name for name in waiting if not (needs or {}).get(name, set()) & {*waiting, *running}]
     with StopSignal() as stop:
         while running or (waiting and not code):
-            while ready() and not code and len(running) < jobs:
-                name = ready()[0]
+            while not code and len(running) < jobs and (names := ready()):
+                name = names[0]
                 running[name] = _begin(waiting.pop(name), folder / f"{name}.log")
                 print(f"{name}: begins, prints to {folder / name}.log", flush=True)
+            if waiting and not running and not code:
+                raise ConfigError([f"{', '.join(waiting)}: need each other, or themselves, done first"])
             time.sleep(POLL_S)
             if stop.received and not told:
                 code, told = code or stop.exit_code, True

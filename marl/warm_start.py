@@ -31,7 +31,7 @@ def begin_from(folder: str, setup: Setup, runners: Any) -> Any:
     wrong = f"start_from={folder}:"
     algo, fresh = learning_member(setup.algo, runners.learner)
     if not dataclasses.is_dataclass(fresh) or hasattr(algo, "algo"):
-        raise ConfigError([f"{wrong} only a learner that has no past can begin so"])
+        raise ConfigError([f"{wrong} there must be a learner, one that has no past"])
     try:
         source, learner = load_run(folder, tuple(setup.cfg.plugins))
     except FileNotFoundError as error:
@@ -45,8 +45,8 @@ def begin_from(folder: str, setup: Setup, runners: Any) -> Any:
     names = [f.name for f in dataclasses.fields(fresh) if jax.tree.leaves(getattr(known, f.name))]
     taken = {name: _fitted(getattr(known, name), getattr(fresh, name), wrong) for name in names}
     begun = fresh.replace(**taken)
-    beside = runners.learner[1:] if isinstance(setup.algo, Mixture) else None
-    return runners.replace(learner=begun if beside is None else (begun, *beside))
+    learner = (begun, *runners.learner[1:]) if isinstance(setup.algo, Mixture) else begun
+    return runners.replace(learner=learner)
 
 
 def _fitted(known: Any, fresh: Any, wrong: str) -> Any:

@@ -4,7 +4,10 @@ import sys
 import threading
 import time
 
+import pytest
+
 from marl.side_by_side import run_commands
+from marl.validation import ConfigError
 
 
 def python(code):
@@ -26,7 +29,7 @@ def test_commands_run_at_the_same_time_but_not_more_than_allowed(tmp_path):
 
 def test_who_needs_another_waits_for_its_end(tmp_path):
     mark, look = (
-        "open({!r}, 'w'); import time; time.sleep(0.5)",
+        "import time; time.sleep(0.5); open({!r}, 'w')",
         "print(*sorted(__import__('os').listdir({!r})))",
     )
     done = tmp_path / "done"
@@ -36,8 +39,15 @@ def test_who_needs_another_waits_for_its_end(tmp_path):
         "first": python(mark.format(str(done / "first"))),
         "free": python(mark.format(str(done / "free"))),
     }
-    assert run_commands(commands, 2, tmp_path, {"last": {"first", "free"}}) == 0
+    assert run_commands(commands, 3, tmp_path, {"last": {"first", "free"}}) == 0
     assert (tmp_path / "last.log").read_text().split() == ["first", "free"]
+
+
+def test_commands_that_wait_for_each_other_are_named(tmp_path):
+    commands = {name: python("") for name in ("free", "one", "two")}
+    with pytest.raises(ConfigError, match="one, two: need each other"):
+        run_commands(commands, 2, tmp_path, {"one": {"two"}, "two": {"one"}})
+    assert (tmp_path / "free.log").exists()
 
 
 def test_after_a_failure_nothing_begins_and_its_words_are_told(tmp_path, capsys):

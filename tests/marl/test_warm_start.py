@@ -83,7 +83,7 @@ def test_a_run_begins_where_the_other_ended(source, tmp_path):
         (["network.hidden=[8,8]"], "its network has other parts"),
         (["algo=dqn"], "its learning rule is PPO"),
         (["past=buffer", "seats=shared"], "has no past"),
-        (["seats=[tit_for_tat,grim]"], "has no past"),
+        (["seats=[tit_for_tat,grim]"], "there must be a learner"),
     ],
 )
 def test_learners_that_do_not_fit_are_refused(source, more, message):
