@@ -35,7 +35,7 @@ def rows(folder):
 
 
 def variables(**more):
-    """A user's environment, with `more`."""
+    """A user's environment with the tests' XLA_FLAGS, and `more`."""
     return os.environ | {"PYTHONPATH": str(ROOT)} | more
 
 
