@@ -72,6 +72,8 @@ class PPO(Algorithm):
     final_learning_share: float | None = None
     # bound of a value's distance from the old one in its loss; None, as in older run folders: no bound
     value_clip_eps: float | None = None
+    # added to the deviation that advantages are divided by; 1e-8, as in older run folders: none to speak of
+    advantage_eps: float = 1e-8
 
     def _net(self, env: Environment) -> ActorCritic:
         torso = self.network.clone(grid_codes=tuple(env.grid_codes))
@@ -218,10 +220,11 @@ class PPO(Algorithm):
 
     def _credit(self, advantage: Array, others: Any, done: Array, weight: Any = None) -> Array:
         """[T, E, A] what multiplies the policy gradient: normalised advantages, or their credit."""
-        advantage = normalised(advantage, self.seats, weight)
+        normal = lambda x: normalised(x, self.seats, weight, self.advantage_eps)
+        advantage = normal(advantage)
         if self.credit is None:
             return advantage
-        more = {} if others is None else {"others": normalised(others, self.seats, weight)}
+        more = {} if others is None else {"others": normal(others)}
         return self.credit(advantage, done, gamma=self.gamma, **more)
 
     def _annealed(self, learner: Learner, first: Any, final: Any) -> float | Array:

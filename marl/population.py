@@ -175,22 +175,23 @@ class Mixture(Algorithm):
         return tuple(learners), metrics
 
 
-def normalised(x: Array, seats: Seats, weight: Array | None) -> Array:
-    """Numbers with mean 0 and standard deviation 1 over the samples of each learner.
+def normalised(x: Array, seats: Seats, weight: Array | None, eps: float | Array = 1e-8) -> Array:
+    """Numbers with mean 0 and standard deviation 1, less with `eps`, over the samples of each learner.
 
     Args:
         x: [T, E, A]; seats: [A] learner of each seat.
         weight: [T, E, A] of the samples; None: all count alike.
+        eps: added to the deviation that they are divided by.
 
     Returns:
         [T, E, A].
     """
     flat = to_learners(x, seats, 1)  # [P, T, B]
     if weight is None:
-        flat = (flat - flat.mean((1, 2), keepdims=True)) / (flat.std((1, 2), keepdims=True) + 1e-8)
+        flat = (flat - flat.mean((1, 2), keepdims=True)) / (flat.std((1, 2), keepdims=True) + eps)
     else:
         weights = to_learners(weight, seats, 1)
         mean_over = lambda x: jnp.average(x, axis=(1, 2), weights=weights, keepdims=True)
         centred = flat - mean_over(flat)
-        flat = centred / (jnp.sqrt(mean_over(centred**2)) + 1e-8)
+        flat = centred / (jnp.sqrt(mean_over(centred**2)) + eps)
     return to_seats(flat, seats, 1)

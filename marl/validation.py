@@ -36,6 +36,7 @@ RULES: dict[str, Rule] = {
     "epsilon_steps": AT_LEAST_ONE,
     "clip_eps": POSITIVE,
     "value_clip_eps": POSITIVE,
+    "advantage_eps": POSITIVE,
     "max_grad_norm": POSITIVE,
     "max_grad_value": POSITIVE,
     "vf_coef": NOT_NEGATIVE,

@@ -126,7 +126,7 @@ class PPO:
         data = jax.tree.map(lambda x: to_learners(x, self.rule.seats, 1), data)
         credit = data["credit"]
         mean, std = credit.mean((1, 2), keepdim=True), credit.std((1, 2), correction=0, keepdim=True)
-        data["credit"] = (credit - mean) / (std + 1e-8)
+        data["credit"] = (credit - mean) / (std + float(self.rule.advantage_eps))
         if not self.net.carry_size:
             return jax.tree.map(lambda x: x.flatten(1, 2), data), ()
         return jax.tree.map(lambda x: x.transpose(1, 2), data), to_learners(batch.carry, self.rule.seats, 0)

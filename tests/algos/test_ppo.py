@@ -143,6 +143,13 @@ def test_advantages_are_normalised_per_learner():
     assert ((np.asarray(batch.reward).mean((0, 1)) / scale) > 0.98).all()
 
 
+@pytest.mark.parametrize(("eps", "credit"), [(1e-8, 1.0), (0.03, 0.25)])
+def test_what_is_added_to_their_deviation_keeps_small_advantages_small(eps, credit):
+    advantage = jnp.array([0.01, -0.01] * 4).reshape(4, 2, 1)
+    found = ppo(advantage_eps=eps)._credit(advantage, None, jnp.zeros((4, 2), bool))
+    np.testing.assert_allclose(found, 100 * credit * advantage, rtol=1e-4)
+
+
 def one_shot(payoff):
     """A game of one round that ends by its own rules, so that nothing is bootstrapped."""
     return MatrixGame(

@@ -102,10 +102,10 @@ def test_the_weight_follows_its_schedule():
     assert seen == pytest.approx([0.0, 1.5, 3.0, 3.0])
 
 
-@pytest.mark.parametrize("own", [["algo.model.core=4"], ["seats=shared"], ["env=cleanup_8x8_light"]])
-def test_it_trains_with_memory_with_shared_seats_and_in_a_grid_game(own):
+def test_it_trains_with_memory_and_shared_seats_in_a_grid_game():
     chunk = ["num_envs=4", "num_seeds=1", "total_steps=64", "log_every=2"]
-    program = Program(load("algo=social_influence", "env=prisoners_dilemma", *SMALL, *chunk, *own))
+    own = ["env=cleanup_8x8_light", "algo.model.core=4", "seats=shared"]
+    program = Program(load("algo=social_influence", *SMALL, *chunk, *own))
     runners = program.start()
     program.compile(runners)
     metrics = program.run_chunk(runners, 0)[1]

@@ -24,6 +24,7 @@ from marl.validation import ConfigError
 from tests.runs import ROOT, TINY, command, parameters, rows
 
 EVERY = [*TINY, "checkpoint_every=1"]
+SCRIPTED = ["env=chicken", "algo=tit_for_tat", "env.horizon=6", "num_envs=4", "total_steps=640", "log_every=4"]
 SLOW_RUN = (
     "import sys, time; from pathlib import Path\n"
     "from marl.config import compose; from marl.run import run\n"
@@ -321,7 +322,7 @@ def test_running_out_of_memory_names_the_keys_to_lower(capsys):
 
 
 def test_a_damaged_or_forbidden_compile_cache_changes_nothing(tmp_path):
-    cache, arguments = tmp_path / "cache", ["env=chicken", *TINY]
+    cache, arguments = tmp_path / "cache", SCRIPTED
     variables = {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     assert command("train", *arguments, f"run_dir={tmp_path}/a", **variables).returncode == 0
     files = [p for p in cache.rglob("*") if p.is_file()]
@@ -406,13 +407,13 @@ def test_step_counters_pass_two_to_the_31():
 
 def test_terminals_without_colour_get_plain_lines(tmp_path):
     for variables in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
-        result = command("train", "env=chicken", *TINY, f"run_dir={tmp_path}/{len(variables)}", **variables)
+        result = command("train", *SCRIPTED, f"run_dir={tmp_path}/{'-'.join(variables)}", **variables)
         assert result.returncode == 0
         assert "\x1b" not in result.stdout + result.stderr
 
 
 def test_nobody_needs_to_read_the_output(tmp_path):
-    call = f"{sys.executable} scripts/train.py env=chicken {' '.join(TINY)} run_dir={tmp_path}"
+    call = f"{sys.executable} scripts/train.py {' '.join(SCRIPTED)} run_dir={tmp_path}"
     for kind in ("| true; exit ${PIPESTATUS[0]}", ">&-"):
         done = subprocess.run(
             ["bash", "-c", call + f"/{len(kind)} {kind}"],
