@@ -1,12 +1,13 @@
 """The one training loop: play, restart, learn, for every algorithm and every game.
 
-Everything here is pure and meant to run inside one jit; `marl.run` is the host side. Update i
-draws its randomness from `fold_in(key, i)`, so that 4 updates in one call equal 2 + 2.
+Everything here is pure and meant to run inside one jit (`start` has its own); `marl.run` is the host side.
+Update i draws its randomness from `fold_in(key, i)`, so that 4 updates in one call equal 2 + 2.
 Axes: U updates, T steps, E parallel games, A seats.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -31,6 +32,7 @@ class Runner(struct.PyTreeNode):
     episode_length: Array  # [E] int32 steps of the episode under way
 
 
+@functools.partial(jax.jit, static_argnames="num_envs")
 def start(algo: Algorithm, env: Environment, key: Array, num_envs: int, learner: Any = None) -> Runner:
     """A learner before `num_envs` fresh games; None: a fresh one."""
     learn_key, env_key = jax.random.split(key)
