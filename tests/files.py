@@ -2,6 +2,7 @@
 
 import functools
 
+import pytest
 from omegaconf import OmegaConf
 
 from marl.config import CONFIGS, groups
@@ -17,9 +18,14 @@ def written(group, name):
 
 
 @functools.cache
-def classes():
-    """The first game of every class; presets differ from it only in numbers and sizes."""
+def classes(group="env"):
+    """The first choice of every class; presets differ from it only in numbers and sizes."""
     first = {}
-    for name in groups()["env"]:
-        first.setdefault(written("env", name)["_target_"], name)
+    for name in groups()[group]:
+        first.setdefault(written(group, name)["_target_"], name)
     return list(first.values())
+
+
+def presets_slow(group, names):
+    """Choices to parametrise a test with; all but the first of their class are marked slow."""
+    return [name if name in classes(group) else pytest.param(name, marks=pytest.mark.slow) for name in names]

@@ -179,7 +179,6 @@ class Tempting(Lane):
         return jnp.where(state.cue[:, None] > 0, inner, ~inner)
 
 
-jit_start = jax.jit(start, static_argnums=3)
 jit_train = jax.jit(train)
 jit_rollout = jax.jit(rollout, static_argnums=5)
 
@@ -192,8 +191,8 @@ def learn(algo, env, seed, *, num_envs, num_updates, num_steps):
         `num_steps` steps of play.
     """
     key = jax.random.key(seed)
-    runner, what = jit_train(algo, env, jit_start(algo, env, key, num_envs), key, jnp.arange(num_updates))
-    fresh = jit_start(algo, env, jax.random.fold_in(key, num_updates), num_envs)
+    runner, what = jit_train(algo, env, start(algo, env, key, num_envs), key, jnp.arange(num_updates))
+    fresh = start(algo, env, jax.random.fold_in(key, num_updates), num_envs)
     fresh = fresh.replace(learner=runner.learner)
     return runner, what, jit_rollout(algo, env, fresh, key, 0, num_steps)[1]
 

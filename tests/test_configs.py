@@ -11,7 +11,7 @@ from marl.build import build, load
 from marl.config import ConfigError, check_targets, compose, describe, groups
 from marl.environment import event_names
 from marl.program import Program
-from tests.files import written
+from tests.files import presets_slow, written
 
 SMALL = [
     "num_envs=4",
@@ -23,7 +23,9 @@ SMALL = [
 ]
 
 
-SCRIPTED = [name for name in groups()["algo"] if "network" not in written("algo", name)]  # others learn
+LEARNING = [name for name in groups()["algo"] if "network" in written("algo", name)]
+TORSOS = [name for name in groups()["network"] if name != "table"]
+PARTS = ("gru", "s5")  # networks of which other ones consist
 
 
 def game_for(name):
@@ -51,13 +53,15 @@ def test_every_environment_composes_and_builds(name):
     assert ts.reward.shape == (setup.env.num_agents,)
 
 
-@pytest.mark.parametrize("name", sorted(set(groups()["algo"]) - set(SCRIPTED)))
+@pytest.mark.parametrize("name", presets_slow("algo", LEARNING))
 def test_every_algorithm_learns_one_step(name):
     metrics = learn_once(f"algo={name}", *game_for(name), *SMALL)
     assert np.isfinite(metrics["reward"]).all()
 
 
-@pytest.mark.parametrize("name", [name for name in groups()["network"] if name != "table"])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in PARTS else name for name in TORSOS]
+)
 def test_every_network_learns_one_step_in_a_grid_game(name):
     metrics = learn_once("env=coin_game", f"network={name}", *SMALL)
     assert np.isfinite(metrics["loss/value_error"]).all()

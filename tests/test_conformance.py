@@ -19,7 +19,7 @@ from marl.build import build_env
 from marl.config import compose, groups
 from marl.environment import Mechanism
 from tests import conformance, toys
-from tests.files import classes
+from tests.files import classes, presets_slow
 
 PLAYED_IN = 2
 EAGER_SEATS = 64  # a crowd whose seats take turns needs minutes without compilation
@@ -63,13 +63,7 @@ def build(game, stack):
     return env
 
 
-def firsts_and_slow_presets():
-    """Every game; all but the first of its class are marked slow."""
-    slow = [name for name in GAMES if name not in classes()]
-    return [*classes(), *(pytest.param(name, marks=pytest.mark.slow) for name in slow)]
-
-
-@pytest.mark.parametrize("game", firsts_and_slow_presets())
+@pytest.mark.parametrize("game", presets_slow("env", GAMES))
 def test_game_alone_keeps_its_promises(game):
     env = build(game, ())
     horizon = env.fixed_horizon or 0

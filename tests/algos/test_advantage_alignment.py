@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from algos.advantage_alignment import QUADRANTS, AdvantageAlignment
 from algos.ppo import PPO
 from marl.build import load
-from tests.probes import jit_rollout, jit_start, learn, ppo, probe
+from marl.learner import start
+from tests.probes import jit_rollout, learn, ppo, probe
 from tests.test_configs import SMALL, errors_of, learn_once
 
 GAMMA = 0.9
@@ -195,7 +196,7 @@ def test_the_others_advantages_are_normalised_and_of_their_own_lambda():
 
 def credits_of(algo):
     env, key = probe("recall", num_seats=2), jax.random.key(0)
-    runner = jit_start(algo, env, key, 32)
+    runner = start(algo, env, key, 32)
     runner, batch, _ = jit_rollout(algo, env, runner, key, 0, 15)
     learns = np.ones(batch.reward.shape[1:], bool)
     return np.asarray(jax.jit(type(algo).credits)(algo, env, runner.learner, batch, learns))

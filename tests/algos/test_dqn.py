@@ -11,9 +11,9 @@ from algos.td import epsilon_at, q_loss, q_optimizer, q_target
 from envs.mechanisms.punishment import Punishment
 from marl.build import load
 from marl.heads import QNetwork
-from marl.learner import rollout
+from marl.learner import rollout, start
 from marl.networks import MLP, MeanCNN
-from tests.probes import GAMMA, Aim, Tempting, dqn, jit_start, jit_train, learn, probe
+from tests.probes import GAMMA, Aim, Tempting, dqn, jit_train, learn, probe
 from tests.toys import dilemma
 
 KEY = jax.random.key(0)
@@ -224,7 +224,7 @@ def small(**changes):
 
 def fresh(**changes):
     """The runner before the probe `match`."""
-    return jit_start(small(**changes), probe("match"), KEY, 32)
+    return start(small(**changes), probe("match"), KEY, 32)
 
 
 def trained(first=None, updates=(0, 1), **changes):
@@ -263,7 +263,7 @@ def test_the_target_network_is_a_copy_or_an_average():
 
 def test_acting_explores_as_often_as_epsilon_says_and_greedy_play_never():
     algo, env = dqn(epsilon_start=0.4), probe("match")
-    runner = jit_start(algo, env, KEY, 20_000)
+    runner = start(algo, env, KEY, 20_000)
     act = jax.jit(algo.act, static_argnames="greedy")
     best = act(env, runner.learner, (), runner.ts, KEY, greedy=True)[0]
     sampled = act(env, algo.for_acting(runner.learner), (), runner.ts, KEY)[0]
@@ -293,7 +293,7 @@ def test_the_stored_state_gives_the_values_of_play_again():
 def sequences(algo, env, seed=0):
     """Parameters and target [M, ...] of a fresh learner, and items [B=3, L=8, ...] with random contents."""
     rng = np.random.default_rng(seed)
-    runner = jit_start(algo, env, KEY, 3)
+    runner = start(algo, env, KEY, 3)
     networks, data = jax.tree.map(lambda x: x[0], (runner.learner.networks, runner.learner.replay.data))
     fill = lambda x: (
         rng.normal(size=(3, *x.shape[1:])) if x.dtype == jnp.float32 else rng.random((3, *x.shape[1:])) < 0.4
@@ -353,7 +353,7 @@ def test_a_game_of_stages_tells_them():
     env = staged()
     env.check()
     assert env.num_stages == 3
-    runner = jit_start(dqn((0, 1)), env, KEY, 2)
+    runner = start(dqn((0, 1)), env, KEY, 2)
     state, stages = jax.tree.map(lambda x: x[0], runner.state), [int(runner.ts.obs["stage"][0, 0])]
     step = jax.jit(env.step)
     for _ in range(4):
@@ -398,7 +398,7 @@ def test_every_stage_has_its_learning_rate_and_its_epsilon():
     algo = dqn((0, 1), by_stage=True, learning_rate=rates, epsilon_start=epsilon, epsilon_end=epsilon)
     env = staged()
     algo.check(env)
-    first = jit_start(algo, env, KEY, 32)
+    first = start(algo, env, KEY, 32)
     runner = jit_train(algo, env, first, KEY, jnp.arange(1))[0]
     moved = jax.tree.map(
         lambda a, b: np.abs(np.asarray(a - b)).reshape(2, 3, -1).max((0, 2)),
@@ -441,7 +441,7 @@ def test_only_decisions_are_kept_and_counted_and_a_death_is_terminal():
     env = load("env=schelling_small", "env.max_age=6.0", "env.radius=1", "env.num_per_kind=20").env
     net = MeanCNN(features=(4,), hidden=(), activation="relu", core=0)
     algo = dqn(env.seat_types, network=net, num_steps=3, buffer_size=600, decisions_only=True)
-    runner = jit_start(algo, env, KEY, 1)
+    runner = start(algo, env, KEY, 1)
     _, batch, _ = jax.jit(lambda r: rollout(algo, env, r, KEY, 0, 30))(runner)
     learner = jax.jit(lambda b: algo.update(env, runner.learner, b, KEY)[0])(batch)
     decided = np.asarray(batch.action_mask).sum(-1)[:, 0] > 1  # [T, A]

@@ -11,9 +11,9 @@ from jax.flatten_util import ravel_pytree
 
 from marl.build import load
 from marl.gifts import accounts
-from marl.learner import rollout, start, train
+from marl.learner import start, train
 from marl.validation import ConfigError
-from tests.probes import Lane
+from tests.probes import Lane, jit_rollout
 
 KEY = jax.random.key(0)
 GAMES = 8
@@ -40,7 +40,7 @@ def played(game, *overrides):
     """An algorithm, its game, a fresh learner, and a batch of five steps of games under it."""
     algo, env = lio(game, *overrides)
     runner = start(algo, env, KEY, GAMES)
-    return algo, env, runner.learner, rollout(algo, env, runner, KEY, 0, 5)[1]
+    return algo, env, runner.learner, jit_rollout(algo, env, runner, KEY, 0, 5)[1]
 
 
 def returns_of(batch):
@@ -95,7 +95,7 @@ def _at(giver, x):
 def test_payments_are_bounded_none_is_to_oneself_and_all_that_is_given_is_received():
     algo, env, learner, batch = played("escape_room_3")
     wild = jax.tree.map(lambda x: 3 * x + jax.random.normal(KEY, x.shape), learner.incentive)
-    paid = np.asarray(algo.learned(env, learner, wild, batch, None)[1])  # [T, E, A, A]
+    paid = np.asarray(jax.jit(algo.learned)(env, learner, wild, batch, None)[1])  # [T, E, A, A]
     others = ~np.eye(3, dtype=bool)
     assert (paid[..., ~others] == 0).all()
     assert paid[..., others].min() >= 0
@@ -123,7 +123,8 @@ def test_without_payments_a_step_is_that_of_the_policy_gradient():
     """max_incentive 0, no entropy: the policy's last bias moves by the mean over games of the sum of R d log p."""
     algo, env, learner, batch = played("escape_room", "algo.max_incentive=0.0", "algo.ent_coef=0.0")
     wild = jax.tree.map(lambda x: x + 1, learner.incentive)
-    one, other = (algo.learned(env, learner, x, batch, None)[0] for x in (learner.incentive, wild))
+    learned = jax.jit(algo.learned)
+    one, other = (learned(env, learner, x, batch, None)[0] for x in (learner.incentive, wild))
     assert jax.tree.all(jax.tree.map(lambda x, y: (x == y).all(), one, other))
     bias = lambda policy: np.asarray(policy["params"]["actor"]["bias"])  # [A, N]
     mixed = np.exp(algo._policy(env, learner.policy, learner.updates, batch.obs, None).logits)
@@ -140,9 +141,9 @@ def test_who_can_help_is_paid_for_it_and_learns_to():
     env = Helping(num_seats=3)
     algo = algo.replace(num_steps=4, learning_rate=0.3, incentive_learning_rate=3e-2)
     runner, _ = jax.jit(train)(algo, env, start(algo, env, KEY, 16), KEY, jnp.arange(300))
-    batch = rollout(algo, env, runner, KEY, 0, 4)[1]
+    batch = jit_rollout(algo, env, runner, KEY, 0, 4)[1]
     assert (np.asarray(batch.action[..., 1]) == 1).mean() > 0.8  # chance .5
-    paid = algo.learned(env, runner.learner, runner.learner.incentive, batch, None)[1]
+    paid = jax.jit(algo.learned)(env, runner.learner, runner.learner.incentive, batch, None)[1]
     helped = np.asarray(batch.action[..., 1] == 1)
     by_first = np.asarray(paid[..., 0, 1])
     assert by_first[helped].mean() > by_first[~helped].mean() + 0.5

@@ -15,7 +15,7 @@ from marl.algorithm import Batch
 from marl.learner import rollout, start
 from marl.networks import MLP
 from marl.past_policies import PastPlay
-from tests.probes import Aim, Tempting, jit_rollout, jit_start, jit_train, learn, probe
+from tests.probes import Aim, Tempting, jit_rollout, jit_train, learn, probe
 from tests.toys import commons, dilemma
 
 KEY = jax.random.key(0)
@@ -201,7 +201,7 @@ def test_nothing_crosses_the_end_of_an_episode(normaliser_gradient):
 def test_targets_step_by_step(core):
     """Episodes of 3 steps, 9 a batch: Q of the next action, or of the policy in the state that was cut."""
     env, algo = dilemma(3), loqa(core=core, num_steps=9, epsilon=0.5)
-    runner = jit_start(algo, env, KEY, 4)
+    runner = start(algo, env, KEY, 4)
     learner = runner.learner.replace(target=jax.tree.map(lambda x: x + 0.3, runner.learner.target))
     _, batch, _ = jit_rollout(algo, env, runner.replace(learner=learner), KEY, 0, 9)
     data = jax.tree.map(lambda x: x.reshape(*x.shape[:1], 8, *x.shape[3:]), algo._data(env, learner, batch))
@@ -225,9 +225,9 @@ def test_targets_step_by_step(core):
 
 def test_a_termination_is_worth_nothing_and_an_open_end_its_policys_value():
     env, algo = commons(num_seats=2, horizon=0, end_prob=0.3), loqa(normaliser_gradient=False)
-    runner = jit_start(algo, env, KEY, 16)
+    runner = start(algo, env, KEY, 16)
     _, batch, _ = jit_rollout(algo, env, runner, KEY, 0, 6)
-    data = algo._data(env, runner.learner, batch)
+    data = jax.jit(algo._data)(env, runner.learner, batch)
     ended = np.asarray(batch.terminated)
     assert ended.any()
     assert not ended.all()
@@ -241,7 +241,7 @@ def test_a_termination_is_worth_nothing_and_an_open_end_its_policys_value():
 
 def test_the_target_critic_follows_and_only_the_actor_acts():
     env, algo = dilemma(3), loqa(num_steps=3)
-    runner = jit_start(algo, env, KEY, 4)
+    runner = start(algo, env, KEY, 4)
     after, (_, metrics) = jit_train(algo, env, runner, KEY, jnp.arange(1))
     mix = jax.tree.map(lambda old, new: 0.8 * old + 0.2 * new, runner.learner.critic, after.learner.critic)
     jax.tree.map(
@@ -279,7 +279,7 @@ def test_forbidden_actions_are_never_played_even_in_exploration():
 
 def test_exploration_is_uniform_and_greedy_play_has_none():
     env, algo = dilemma(3), loqa(epsilon=1.0)
-    runner = jit_start(algo, env, KEY, 2000)
+    runner = start(algo, env, KEY, 2000)
     act = functools.partial(algo.act, env, runner.learner, runner.carry, runner.ts, KEY)
     action, carry, extras = act()
     assert abs(float(action.mean()) - 0.5) < 0.04

@@ -10,10 +10,12 @@ from flax import struct
 from algos.ppo_loss import ppo_loss
 from envs.matrix_game import MatrixGame
 from marl.distributions import Categorical
-from tests.probes import GAMMA, Aim, Locks, Tempting, jit_rollout, jit_start, jit_train, learn, ppo, probe
+from marl.learner import start
+from tests.probes import GAMMA, Aim, Locks, Tempting, jit_rollout, jit_train, learn, ppo, probe
 from tests.toys import dilemma
 
 NETWORKS = pytest.mark.parametrize("core", [0, 8], ids=["feed-forward", "gru"])
+GRU_SLOW = pytest.mark.parametrize("core", [0, pytest.param(8, marks=pytest.mark.slow)])
 
 
 def play(algo, env, num_updates=60):
@@ -63,7 +65,7 @@ def test_a_truncation_is_worth_the_state_reached(core):
     assert mean_value(batch, later=1) == pytest.approx(1 / (1 - GAMMA), abs=0.1)
 
 
-@NETWORKS
+@GRU_SLOW
 def test_the_better_action_is_found(core):
     batch = play(ppo(core=core), probe("choice"))
     assert batch.reward.mean() > 0.98
@@ -90,14 +92,14 @@ def test_only_memory_recalls_a_cue(core):
         assert abs(per_episode) < 0.3
 
 
-@NETWORKS
+@GRU_SLOW
 def test_two_choices_at_once_each_find_their_target(core):
     batch = play(ppo(core=core), Locks(num_seats=1))
     hits = (np.asarray(batch.action)[:, :, 0] == Locks.target).mean((0, 1))
     assert (hits > 0.98).all()
 
 
-@NETWORKS
+@GRU_SLOW
 def test_a_continuous_action_moves_to_its_target(core):
     batch = play(ppo(core=core, learning_rate=3e-3, ent_coef=0.1), Aim(num_seats=1), num_updates=200)
     assert batch.action.mean() == pytest.approx(Aim.target, abs=0.1)
@@ -314,9 +316,9 @@ def test_games_of_a_group_are_a_baseline_to_learn_by():
 def test_the_credit_of_a_group_is_its_return_less_the_others():
     """One-step games of a group share the cue, so that only the action's part of the reward is left."""
     algo, env = ppo((0, 1), group_size=8), Tempting(num_seats=2)
-    runner = jit_start(algo, env, jax.random.key(0), 32)
+    runner = start(algo, env, jax.random.key(0), 32)
     _, batch, _ = jit_rollout(algo, env, runner, jax.random.key(1), 0, 8)
-    found = np.asarray(algo.credits(env, runner.learner, batch, np.ones((32, 2), bool)))
+    found = np.asarray(jax.jit(algo.credits)(env, runner.learner, batch, np.ones((32, 2), bool)))
     groups = np.asarray(batch.reward).reshape(8, 4, 8, 2)
     expected = ((8 * groups - groups.sum(2, keepdims=True)) / 7).reshape(8, 32, 2)
     expected = expected / expected.std((0, 1))  # the mean is 0 already
@@ -330,9 +332,9 @@ def test_the_credit_of_a_group_with_a_critic_is_its_advantage_less_the_others():
     """Two games of a group differ by their actions and by what the critic says of the states reached."""
     algo, env = ppo((0, 0), group_size=8, group_critic=True), dilemma(horizon=5)
     algo = algo.replace(num_steps=10)
-    runner = jit_start(algo, env, jax.random.key(0), 32)
+    runner = start(algo, env, jax.random.key(0), 32)
     _, batch, _ = jit_rollout(algo, env, runner, jax.random.key(1), 0, 10)
-    found = np.asarray(algo.credits(env, runner.learner, batch, np.ones((32, 2), bool)))
+    found = np.asarray(jax.jit(algo.credits)(env, runner.learner, batch, np.ones((32, 2), bool)))
     advantage = np.asarray(algo.replace(group_size=1)._advantage(env, runner.learner, batch)[0])
     groups = advantage.reshape(10, 4, 8, 2)
     expected = ((8 * groups - groups.sum(2, keepdims=True)) / 7).reshape(10, 32, 2)
@@ -347,7 +349,7 @@ def test_the_credit_of_a_group_with_a_critic_is_its_advantage_less_the_others():
 def test_the_entropy_bonus_falls_linearly_and_stays():
     algo = ppo(ent_coef=0.1, final_ent_coef=0.02, annealed_updates=4.0, num_epochs=2, num_minibatches=4)
     env, key = probe("match"), jax.random.key(0)
-    runner, found = jit_start(algo, env, key, 32), []
+    runner, found = start(algo, env, key, 32), []
     for i in range(6):
         learner = jax.tree.map(lambda x: x[0], runner.learner)
         found.append(float(algo._annealed(learner, algo.ent_coef, algo.final_ent_coef)))
@@ -372,7 +374,7 @@ def test_step_sizes_fall_to_their_share():
     for share in (None, 1.0, 0.0):
         fields = {} if share is None else {"final_learning_share": share, "annealed_updates": 2.0}
         algo = ppo(num_epochs=1, num_minibatches=1, **fields)
-        runners = [jit_start(algo, env, key, 32)]
+        runners = [start(algo, env, key, 32)]
         for i in range(3):
             runners.append(jit_train(algo, env, runners[-1], key, jnp.arange(i, i + 1))[0])
         at = [jax.tree.leaves(runner.learner.params) for runner in runners]
@@ -412,7 +414,7 @@ def test_the_critics_own_step_size_moves_nothing_but_the_critic(separate):
     env, key = probe("match"), jax.random.key(0)
     fields = {"separate_critic": separate, "num_epochs": 1, "num_minibatches": 1, "max_grad_norm": 1e9}
     algo = ppo(learning_rate=1e-30, critic_learning_rate=0.01, **fields)
-    before = jit_start(algo, env, key, 32)
+    before = start(algo, env, key, 32)
     after, _ = jit_train(algo, env, before, key, jnp.arange(1))
     moved = jax.tree.map(
         lambda x, y: float(np.abs(x - y).max()), before.learner.params, after.learner.params

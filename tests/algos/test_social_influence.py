@@ -74,7 +74,7 @@ def test_a_model_learns_who_follows_whom():
         extras=batch.extras | {"log_pi": jnp.full((8, 16, 2, 2), -jnp.log(2.0))},
     )
     model, _, found = jax.jit(lambda x: algo._learn_model(env, x, batch))(runner.learner)
-    counted = np.asarray(algo.influence(env, runner.learner.replace(model=model), batch))
+    counted = np.asarray(jax.jit(algo.influence)(env, runner.learner.replace(model=model), batch))
     assert (counted[3] == 0).all()  # the end of an episode
     rest = np.delete(counted, 3, axis=0)
     assert rest[..., 0].mean() == pytest.approx(np.log(2), abs=0.05)

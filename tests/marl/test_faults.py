@@ -24,7 +24,14 @@ from marl.validation import ConfigError
 from tests.runs import ROOT, TINY, command, parameters, rows
 
 EVERY = [*TINY, "checkpoint_every=1"]
-SCRIPTED = ["env=chicken", "algo=tit_for_tat", "env.horizon=6", "num_envs=4", "total_steps=640", "log_every=4"]
+SCRIPTED = [
+    "env=chicken",
+    "algo=tit_for_tat",
+    "env.horizon=6",
+    "num_envs=4",
+    "total_steps=640",
+    "log_every=4",
+]
 SLOW_RUN = (
     "import sys, time; from pathlib import Path\n"
     "from marl.config import compose; from marl.run import run\n"
@@ -72,7 +79,11 @@ def test_ten_kills_at_random_moments_change_nothing(whole, tmp_path):
     assert parameters(folder) == parameters(whole)
 
 
-@pytest.mark.parametrize("moment", ["_writer", "_sha256", "write_atomically", "_prune"])
+SOON_AND_LATE = ["_writer", "_prune"]
+BETWEEN = [pytest.param(moment, marks=pytest.mark.slow) for moment in ("_sha256", "write_atomically")]
+
+
+@pytest.mark.parametrize("moment", SOON_AND_LATE + BETWEEN)
 def test_a_kill_in_the_middle_of_a_save_leaves_the_older_checkpoint(whole, tmp_path, moment):
     code = (
         "import os; from marl import checkpoint\n"

@@ -11,11 +11,11 @@ from flax import struct
 from marl.algorithm import Algorithm
 from marl.build import build, load_run
 from marl.config import compose
-from marl.learner import rollout, start, train
+from marl.learner import start, train
 from marl.past_policies import PastPlay, Ring
 from marl.run import run
 from marl.validation import ConfigError
-from tests.probes import ppo
+from tests.probes import jit_rollout, ppo
 from tests.toys import commons, dilemma
 
 NUM_ENVS, HORIZON = 8, 4
@@ -79,7 +79,7 @@ def marked_play(seats=(0, 0)):
     algo, env = past_play(Marked(seats=seats)), dilemma(HORIZON)
     runner = start(algo, env, jax.random.key(0), 64)
     runner, _ = jax.jit(train)(algo, env, runner, jax.random.key(1), jnp.arange(8))
-    return algo, runner, rollout(algo, env, runner, jax.random.key(2), 0, 8)[1]
+    return algo, runner, jit_rollout(algo, env, runner, jax.random.key(2), 0, 8)[1]
 
 
 def test_snapshots_are_what_was_learnt_every_push_every_updates():
@@ -113,7 +113,7 @@ def test_games_that_share_a_snapshot_meet_the_same_one_and_draw_together():
     algo, env = past_play(Marked(seats=(0, 1)), size=8, push_every=1, games_per_snapshot=4), dilemma(HORIZON)
     runner = start(algo, env, jax.random.key(0), 64)
     runner, _ = jax.jit(train)(algo, env, runner, jax.random.key(1), jnp.arange(8))
-    batch, game = rollout(algo, env, runner, jax.random.key(2), 0, 8)[1], np.arange(64)
+    batch, game = jit_rollout(algo, env, runner, jax.random.key(2), 0, 8)[1], np.arange(64)
     opponent = np.asarray(batch.action)[:, game, 1 - game % 2].reshape(2, HORIZON, 16, 4)
     assert (opponent == opponent[:, :1, :, :1]).all()
     assert len(np.unique(opponent[0])) > 4
@@ -147,7 +147,7 @@ def update(seats, fraction, core):
     algo = past_play(ppo(seats=seats, core=core, num_epochs=1), fraction, push_every=1)
     env = dilemma(HORIZON)
     runner = start(algo, env, jax.random.key(0), NUM_ENVS)
-    runner, batch, _ = rollout(algo, env, runner, jax.random.key(1), 0, 8)
+    runner, batch, _ = jit_rollout(algo, env, runner, jax.random.key(1), 0, 8)
     learn = jax.jit(lambda batch: algo.update(env, runner.learner, batch, jax.random.key(2))[0])
     return algo, runner, batch, learn
 
@@ -156,9 +156,7 @@ def same(x, y):
     return all(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a == b).all()), x, y)))
 
 
-@pytest.mark.parametrize(
-    ("seats", "fraction", "core"), [((0, 0), 0.0, 0), ((0, 1), 0.5, 0), ((0, 1), 0.0, 4)]
-)
+@pytest.mark.parametrize(("seats", "fraction", "core"), [((0, 0), 0.0, 0), ((0, 1), 0.5, 4)])
 def test_an_update_ignores_what_snapshots_earned_and_did(seats, fraction, core):
     algo, _, batch, learn = update(seats, fraction, core)
     learns = np.zeros((NUM_ENVS, 2), bool)

@@ -7,10 +7,11 @@ import pytest
 
 from marl.algorithm import Algorithm
 from marl.build import load
-from marl.learner import rollout, start
+from marl.learner import start
 from marl.lineages import _elders, _kept, in_weights
 from marl.predecessors import Predecessors
 from marl.validation import ConfigError
+from tests.probes import jit_rollout
 
 SMALL = ["env=memory_sequence_in_weights", "env.length=4", "env.num_digits=3", "env.demonstrators=2"]
 LEARNS = ["network=mlp", "network.hidden=[4]", "seats=[0]", "num_envs=2", "algo.num_steps=8", "num_seeds=2"]
@@ -50,8 +51,8 @@ def test_what_predecessors_would_do_is_seen_and_learned_from(visible):
     algo = Predecessors(algo=Counter(), flag=1.0)
     runner = start(algo, env, jax.random.key(0), 3)
     runner = runner.replace(learner=runner.learner.replace(past=jnp.array([1, 2])))
-    runner, batch, _ = rollout(algo, env, runner, jax.random.key(1), 0, 6)
-    learner, seen = algo.update(env, runner.learner, batch, jax.random.key(2))
+    runner, batch, _ = jit_rollout(algo, env, runner, jax.random.key(1), 0, 6)
+    learner, seen = jax.jit(algo.update)(env, runner.learner, batch, jax.random.key(2))
     # they count from 1 and from 2, and anew where an episode of 4 steps begins
     time = np.array([0, 1, 2, 3, 0, 1])
     expected = np.concatenate([np.eye(3)[(time + 1) % 3], np.eye(3)[(time + 2) % 3], np.ones((6, 1))], -1)

@@ -56,7 +56,11 @@ def test_a_finished_run_is_not_run_again(whole):
 
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGUSR2, 75), (signal.SIGINT, 130)],
+    [
+        (signal.SIGTERM, 75),
+        (signal.SIGINT, 130),
+        *(pytest.param(number, 75, marks=pytest.mark.slow) for number in (signal.SIGUSR1, signal.SIGUSR2)),
+    ],
 )
 def test_a_signal_saves_at_the_next_chunk_and_resuming_changes_nothing(whole, tmp_path, number, code):
     folder = tmp_path / "run"

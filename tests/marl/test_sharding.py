@@ -19,7 +19,11 @@ def rows(folder):
     return [json.loads(line)["metrics"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("more", [(), ("+sweep.algo.ent_coef=[0.0,0.1]",)])
+@pytest.mark.parametrize(
+    "more",
+    [pytest.param((), marks=pytest.mark.slow), ("+sweep.algo.ent_coef=[0.0,0.1]",)],
+    ids=["seeds", "swept"],
+)
 def test_two_devices_find_what_one_does(more, tmp_path):
     found = {}
     for num in (1, 2):
