@@ -146,4 +146,4 @@ def test_two_devices_share(program):
         text=True,
         timeout=300,
     )
-    assert done.stdout == "the same\n", done.stderr
+    assert done.stdout.endswith("the same\n"), done.stderr  # after what was told of progress
