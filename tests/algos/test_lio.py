@@ -11,9 +11,9 @@ from jax.flatten_util import ravel_pytree
 
 from marl.build import load
 from marl.gifts import accounts
-from marl.learner import start, train
+from marl.learner import start
 from marl.validation import ConfigError
-from tests.probes import Lane, jit_rollout
+from tests.probes import Lane, jit_rollout, jit_train
 
 KEY = jax.random.key(0)
 GAMES = 8
@@ -140,7 +140,7 @@ def test_who_can_help_is_paid_for_it_and_learns_to():
     algo, _ = lio("escape_room_3", "algo.explore_updates=200", "algo.cost_weight=0.0", "algo.ent_coef=0.0")
     env = Helping(num_seats=3)
     algo = algo.replace(num_steps=4, learning_rate=0.3, incentive_learning_rate=3e-2)
-    runner, _ = jax.jit(train)(algo, env, start(algo, env, KEY, 16), KEY, jnp.arange(300))
+    runner, _ = jit_train(algo, env, start(algo, env, KEY, 16), KEY, jnp.arange(300))
     batch = jit_rollout(algo, env, runner, KEY, 0, 4)[1]
     assert (np.asarray(batch.action[..., 1]) == 1).mean() > 0.8  # chance .5
     paid = jax.jit(algo.learned)(env, runner.learner, runner.learner.incentive, batch, None)[1]

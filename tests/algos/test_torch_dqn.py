@@ -40,7 +40,7 @@ def pair(name):
     env = commons(num_seats=4, horizon=3, noise=0.5)
     algo = dqn(SEATS, num_steps=6, buffer_size=80, learning_starts=16, num_updates=3, tau=0.5, **NETS[name])
     algo = algo.replace(target_every=2)
-    runner = jax.jit(start, static_argnums=3)(algo, env, jax.random.key(0), 5)
+    runner = start(algo, env, jax.random.key(0), 5)
     runner, batch, _ = jax.jit(jax_rollout, static_argnums=5)(algo, env, runner, jax.random.key(1), 0, 6)
     after, _ = jax.jit(algo.update)(env, runner.learner, batch, jax.random.key(2))
     return env, algo, after, batch, runner.learner

@@ -47,7 +47,7 @@ def pair(name, **changes):
     env = game()
     fields = {"num_steps": 6, "num_minibatches": 1, "num_epochs": 2, "separate_critic": name == "gru"}
     algo = ppo(SEATS, network=NETS[name], **(fields | changes))
-    runner = jax.jit(start, static_argnums=3)(algo, env, jax.random.key(0), 5)
+    runner = start(algo, env, jax.random.key(0), 5)
     runner, batch, _ = jax.jit(jax_rollout, static_argnums=5)(algo, env, runner, jax.random.key(1), 0, 6)
     return env, algo, runner.learner, batch
 
@@ -110,7 +110,7 @@ def test_a_whole_update_is_that_of_jax(name):
 @pytest.mark.parametrize("env", [Locks(num_seats=1), Aim(num_seats=1)], ids=["multi-discrete", "box"])
 def test_a_whole_update_is_that_of_jax_in_other_action_spaces(env):
     algo = ppo(num_minibatches=1, num_epochs=2, advantage_eps=0.5)
-    runner = jax.jit(start, static_argnums=3)(algo, env, jax.random.key(0), 5)
+    runner = start(algo, env, jax.random.key(0), 5)
     runner, batch, _ = jax.jit(jax_rollout, static_argnums=5)(algo, env, runner, jax.random.key(1), 0, 8)
     want, _ = jax.jit(algo.update)(env, runner.learner, batch, jax.random.key(2))
     torch_ppo = twin(algo, env, runner.learner)

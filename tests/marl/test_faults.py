@@ -26,7 +26,7 @@ from tests.runs import ROOT, TINY, command, parameters, rows
 EVERY = [*TINY, "checkpoint_every=1"]
 SCRIPTED = [
     "env=chicken",
-    "algo=tit_for_tat",
+    "algo=random",  # its numbers vary
     "env.horizon=6",
     "num_envs=4",
     "total_steps=640",

@@ -11,11 +11,11 @@ from flax import struct
 from marl.algorithm import Algorithm
 from marl.build import build, load_run
 from marl.config import compose
-from marl.learner import start, train
+from marl.learner import start
 from marl.past_policies import PastPlay, Ring
 from marl.run import run
 from marl.validation import ConfigError
-from tests.probes import jit_rollout, ppo
+from tests.probes import jit_rollout, jit_train, ppo
 from tests.toys import commons, dilemma
 
 NUM_ENVS, HORIZON = 8, 4
@@ -78,7 +78,7 @@ def marked_play(seats=(0, 0)):
     """A rollout after eight updates with snapshots after the second, fourth, sixth and eighth."""
     algo, env = past_play(Marked(seats=seats)), dilemma(HORIZON)
     runner = start(algo, env, jax.random.key(0), 64)
-    runner, _ = jax.jit(train)(algo, env, runner, jax.random.key(1), jnp.arange(8))
+    runner, _ = jit_train(algo, env, runner, jax.random.key(1), jnp.arange(8))
     return algo, runner, jit_rollout(algo, env, runner, jax.random.key(2), 0, 8)[1]
 
 
@@ -112,7 +112,7 @@ def test_the_opponent_of_a_game_stays_for_an_episode_and_then_is_drawn_anew():
 def test_games_that_share_a_snapshot_meet_the_same_one_and_draw_together():
     algo, env = past_play(Marked(seats=(0, 1)), size=8, push_every=1, games_per_snapshot=4), dilemma(HORIZON)
     runner = start(algo, env, jax.random.key(0), 64)
-    runner, _ = jax.jit(train)(algo, env, runner, jax.random.key(1), jnp.arange(8))
+    runner, _ = jit_train(algo, env, runner, jax.random.key(1), jnp.arange(8))
     batch, game = jit_rollout(algo, env, runner, jax.random.key(2), 0, 8)[1], np.arange(64)
     opponent = np.asarray(batch.action)[:, game, 1 - game % 2].reshape(2, HORIZON, 16, 4)
     assert (opponent == opponent[:, :1, :, :1]).all()
@@ -156,7 +156,10 @@ def same(x, y):
     return all(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a == b).all()), x, y)))
 
 
-@pytest.mark.parametrize(("seats", "fraction", "core"), [((0, 0), 0.0, 0), ((0, 1), 0.5, 4)])
+@pytest.mark.parametrize(
+    ("seats", "fraction", "core"),
+    [((0, 0), 0.0, 0), ((0, 1), 0.5, 4), pytest.param((0, 1), 0.0, 4, marks=pytest.mark.slow)],
+)
 def test_an_update_ignores_what_snapshots_earned_and_did(seats, fraction, core):
     algo, _, batch, learn = update(seats, fraction, core)
     learns = np.zeros((NUM_ENVS, 2), bool)
@@ -192,7 +195,7 @@ def test_only_current_games_are_plain_training_bit_for_bit():
     found = []
     for algo in (plain, past_play(plain, 1.0)):
         runner = start(algo, env, key, NUM_ENVS)
-        found.append(jax.jit(train)(algo, env, runner, key, jnp.arange(3)))
+        found.append(jit_train(algo, env, runner, key, jnp.arange(3)))
     (runner, seen), (past_runner, past_seen) = found
     assert same(runner.learner, past_runner.learner.current)
     assert same(seen, past_seen)
@@ -202,7 +205,7 @@ def test_three_seats_with_memory_and_ends_by_chance_keep_shapes_and_learn():
     env = commons(num_seats=3, horizon=0, end_prob=0.2)
     algo = past_play(ppo(seats=(0, 0, 0), core=4, num_minibatches=1, num_epochs=1), 0.5)
     runner = start(algo, env, jax.random.key(0), NUM_ENVS)
-    after, (_, metrics) = jax.jit(train)(algo, env, runner, jax.random.key(1), jnp.arange(3))
+    after, (_, metrics) = jit_train(algo, env, runner, jax.random.key(1), jnp.arange(3))
     shapes = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
     assert shapes(after) == shapes(runner)
     assert algo.num_past(NUM_ENVS) == 3
@@ -213,7 +216,7 @@ def test_three_seats_with_memory_and_ends_by_chance_keep_shapes_and_learn():
 def test_learning_against_the_past_learns_to_defect():
     env, algo = dilemma(HORIZON), past_play(ppo(seats=(0, 0)), 0.25, size=8)
     runner = start(algo, env, jax.random.key(0), 32)
-    runner, (tally, _) = jax.jit(train)(algo, env, runner, jax.random.key(1), jnp.arange(60))
+    runner, (tally, _) = jit_train(algo, env, runner, jax.random.key(1), jnp.arange(60))
     defected = np.asarray(tally.events["defected"].sum(-1) / (2 * tally.steps))
     assert defected[:5].mean() < 0.8
     assert defected[-5:].mean() > 0.95
