@@ -20,12 +20,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from marl import checkpoint
 from marl.algorithm import Algorithm
-from marl.config import check_targets, compose, construct, groups, has_seats, scripted_players
+from marl.config import compose, construct, groups, has_seats, scripted_players
 from marl.environment import Environment
 from marl.past_policies import PastPlay, without_past
 from marl.population import Frozen, Mixture, num_learners
 from marl.program import Program
 from marl.secrets import read_run_config
+from marl.targets import check_targets
 from marl.validation import ConfigError, check_batch, nearest
 
 

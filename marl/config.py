@@ -1,7 +1,6 @@
-"""From names and overrides to a checked configuration, and the gate before anything is built.
+"""From names and overrides to a checked configuration, and from its nodes to objects.
 
-Composing imports no jax. A `_target_` is called only if it lies in envs, algos, marl or a
-package that the user lists in `plugins`. This is the only module of the framework that
+Composing imports no jax, unless a number is set to null. This is the only module of the framework that
 imports Hydra.
 """
 
@@ -10,20 +9,18 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from marl.plugins import allow_import_from_here, locate, named_in
+from marl.plugins import locate, named_in
 from marl.secrets import reads_environment, resolve, settled
+from marl.targets import may_be_built
 from marl.validation import ConfigError, check_batch, check_ranges, coerce, flatten, nearest
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-OURS = ("envs", "algos", "marl")
-BUILT = ("envs", "algos", "marl.networks")  # where what may be built is written
 Assigned = tuple[str, Any, bool]  # key, value, whether it was written +key=
 
 
@@ -100,55 +97,6 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     return OmegaConf.create(plain)
 
 
-def check_targets(cfg: Any, plugins: Iterable[str] | None = None) -> None:
-    """Refuse every `_target_` outside our packages and the user's plugins.
-
-    Of our own packages only what is written in the modules of BUILT can be built, not what they import, and
-    for a figure functions that are marked `for_figures`. What is built touches no files.
-
-    Raises:
-        ConfigError: naming each refused target.
-    """
-    plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg
-    trusted = tuple(plain.get("plugins", ()) if plugins is None else plugins)
-    if trusted:
-        allow_import_from_here()
-    errors = []
-    for top, target in _targets(plain):
-        package = str(target).split(".")[0]
-        if package not in (*OURS, *trusted):
-            allowed = ", ".join((*OURS, *trusted))
-            errors.append(f"_target_ {target} is outside {allowed}; list its package in plugins")
-        elif package not in trusted and not _may_be_built(str(target), in_figure=top == "figure"):
-            kind = "function marked for_figures" if top == "figure" else "class or function"
-            homes = OURS if top == "figure" else BUILT
-            errors.append(f"_target_ {target} is no {kind} written in {', '.join(homes)}")
-    if errors:
-        raise ConfigError(errors)
-
-
-def _targets(tree: Any, top: str = "") -> Iterator[tuple[str, Any]]:
-    """(key at the top, value) of each `_target_` in nested dicts and lists."""
-    if isinstance(tree, dict):
-        yield from ((top, value) for key, value in tree.items() if key == "_target_")
-        for key, value in tree.items():
-            yield from _targets(value, top or str(key))
-    elif isinstance(tree, list):
-        for value in tree:
-            yield from _targets(value, top)
-
-
-def _may_be_built(target: str, *, in_figure: bool) -> bool:
-    """Whether MODULE.NAME is defined, not only imported, in the source of a module that may hold it."""
-    module, _, name = target.rpartition(".")
-    within = any(f"{module}.".startswith(f"{home}.") for home in (OURS if in_figure else BUILT))
-    if not within or not re.fullmatch(r"\w+(\.\w+)+", target):
-        return False
-    source = CONFIGS.parent / (module.replace(".", "/") + ".py")
-    written = rf"^@for_figures\ndef {name}\b" if in_figure else rf"^(class|def) {name}\b"
-    return source.is_file() and bool(re.search(written, source.read_text(), re.MULTILINE))
-
-
 def _state_of_files(plugins: Iterable[str]) -> float:
     """When a configuration file was last written: a notebook's user may edit one and compose again."""
     return max(f.stat().st_mtime for folder in [CONFIGS, *locate(plugins)] for f in folder.rglob("*.yaml"))
@@ -223,6 +171,8 @@ def _check_key(key: str, value: Any, values: dict[str, Any], added: bool) -> lis
     if key.startswith("sweep."):
         return [] if isinstance(value, list) and value else [f"{key}={value}: must be a list of values"]
     if key in values:
+        if value is None and _takes_none(key, values):
+            return []
         error = coerce(key, value, values[key])[1]
         return [error] if error else []
     group = key.rpartition(".")[0]
@@ -232,6 +182,24 @@ def _check_key(key: str, value: Any, values: dict[str, Any], added: bool) -> lis
     if added and group and (siblings or isinstance(values.get(group), dict)):
         return []
     return [f"{key}: no such key{nearest(key, siblings)} There are: {', '.join(siblings)}"]
+
+
+def _takes_none(key: str, values: dict[str, Any]) -> bool:
+    """Whether the class that is built of a key's group has None there by itself: then null sets it back."""
+    group, _, name = key.rpartition(".")
+    target = str(values.get(f"{group}._target_"))
+    field = _fields(target).get(name) if may_be_built(target) else None
+    return field is not None and field.default is None
+
+
+def _fields(target: str) -> dict[str, dataclasses.Field]:
+    """The fields, by name, of the class that a `_target_` names; none of a function."""
+    from hydra.utils import get_object
+
+    built = get_object(target)
+    return (
+        {field.name: field for field in dataclasses.fields(built)} if dataclasses.is_dataclass(built) else {}
+    )
 
 
 def _with_types_of(likes: dict[str, Any], tree: Any, prefix: str = "") -> Any:
@@ -271,9 +239,7 @@ def _fixed(field: dataclasses.Field, value: Any) -> Any:
 
 def has_seats(node: DictConfig) -> bool:
     """Whether a node describes an algorithm that learns: those are told which seats they hold."""
-    from hydra.utils import get_class
-
-    return "seats" in {f.name for f in dataclasses.fields(get_class(node._target_))}
+    return "seats" in _fields(node._target_)
 
 
 def scripted_players(plugins: Iterable[str] = ()) -> list[str]:

@@ -23,9 +23,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from marl.build import build
 from marl.checkpoint import fingerprint, write_atomically
-from marl.config import check_targets, compose, construct
+from marl.config import compose, construct
 from marl.console import SHOWN, ChunkProgress, print_summary
 from marl.run import run
+from marl.targets import check_targets
 from marl.validation import ConfigError
 
 BOUNDS = {"at_least": lambda value, bound: value >= bound, "at_most": lambda value, bound: value <= bound}

@@ -26,9 +26,10 @@ from omegaconf import OmegaConf
 
 from marl import checkpoint
 from marl.build import build_env, config_errors
-from marl.config import check_targets, construct
+from marl.config import construct
 from marl.environment import Environment
 from marl.population import Seats
+from marl.targets import check_targets
 from marl.validation import ConfigError
 
 FORMAT = 1

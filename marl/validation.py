@@ -129,7 +129,7 @@ def coerce(key: str, value: Any, like: Any) -> tuple[Any, str | None]:
         wanted = "a list" if isinstance(like, list) else "a group of keys"
         if isinstance(value, type(like)):
             return value, None
-    return value, f"{key}={value}: must be {wanted}"
+    return value, f"{key}={'null' if value is None else value}: must be {wanted}"
 
 
 def check_ranges(values: dict[str, Any]) -> list[str]:

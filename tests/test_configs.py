@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from marl.build import build, load
-from marl.config import ConfigError, check_targets, compose, describe, groups
+from marl.config import ConfigError, compose, describe, groups
 from marl.environment import event_names
 from marl.program import Program
+from marl.targets import check_targets
 from tests.files import presets_slow, written
 
 SMALL = [
@@ -114,6 +115,13 @@ def test_all_errors_are_named_in_one_message():
     assert "num_envs=0: must be at least 1" in text
     assert "seed=abc: must be a whole number" in text
     assert "algo.gamma=nan: must be a finite number" in text
+
+
+def test_null_sets_back_what_an_experiment_chose_where_the_rule_has_none():
+    chosen = ["experiment=cook2024/fig5_left", "algo.value_clip_eps=0.1"]
+    assert compose(chosen).algo.value_clip_eps == 0.1
+    assert compose([*chosen, "algo.value_clip_eps=null"]).algo.value_clip_eps is None
+    assert errors_of(*chosen, "algo.gamma=null") == ["algo.gamma=null: must be a finite number"]
 
 
 @pytest.mark.parametrize(
