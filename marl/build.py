@@ -32,11 +32,15 @@ from marl.validation import ConfigError, check_batch, nearest
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """A configuration and the objects that it describes."""
+    """A configuration and the objects that it describes.
+
+    `keep` is where a figure's long measurements keep what they have so far (`marl.stages`), None: nowhere.
+    """
 
     cfg: DictConfig
     env: Environment
     algo: Algorithm
+    keep: Path | None = None
 
 
 def load(*overrides: str) -> Setup:

@@ -59,8 +59,8 @@ def save(folder: Path, update: int, tree: Any, *, score: float, about: dict[str,
         _discard_unfinished(folder)
         raise
     files = {str(f.relative_to(target)): _sha256(f) for f in sorted(target.rglob("*")) if f.is_file()}
-    facts = about | {"format": FORMAT, "update": update, "score": score, "files": files}
-    write_atomically(_manifest(folder, update), json.dumps(facts, indent=1))
+    told = about | {"format": FORMAT, "update": update, "score": score, "files": files}
+    write_atomically(_manifest(folder, update), json.dumps(told, indent=1))
     _writing(folder, update).unlink()
     _prune(folder)
 
@@ -97,8 +97,8 @@ def verify(folder: Path, update: int) -> str | None:
     if not manifest.exists():
         return "it has no manifest"
     try:
-        facts = json.loads(manifest.read_text())
-        files, version = dict(facts["files"]), facts["format"]
+        told = facts(folder, update)
+        files, version = dict(told["files"]), told["format"]
     except (ValueError, KeyError, TypeError):
         return "its manifest cannot be read"
     if version != FORMAT:
@@ -121,6 +121,11 @@ def fingerprint(folder: Path) -> str | None:
     """A hash that stands for the newest valid checkpoint, None if there is none."""
     newest = next((update for update in numbers(folder) if verify(folder, update) is None), None)
     return None if newest is None else _sha256(_manifest(folder, newest))
+
+
+def facts(folder: Path, update: int) -> dict[str, Any]:
+    """What the manifest of a valid checkpoint says, `about` of `save` included."""
+    return json.loads(_manifest(folder, update).read_text())
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -177,7 +182,7 @@ def _prune(folder: Path) -> None:
     valid = {}
     for update in numbers(folder):
         with contextlib.suppress(OSError, ValueError, KeyError):
-            valid[update] = json.loads(_manifest(folder, update).read_text())["score"]
+            valid[update] = facts(folder, update)["score"]
     keep = set(sorted(valid)[-KEEP_NEWEST:]) | {max(valid, key=lambda u: (valid[u], u))}
     for update in valid.keys() - keep:
         _manifest(folder, update).unlink()

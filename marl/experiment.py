@@ -15,6 +15,7 @@ import csv
 import dataclasses
 import functools
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from marl.checkpoint import fingerprint, write_atomically
 from marl.config import compose, construct
 from marl.console import SHOWN, ChunkProgress, print_summary
 from marl.run import run
+from marl.stages import prepare
 from marl.targets import check_targets
 from marl.validation import ConfigError
 
@@ -142,11 +144,21 @@ def kept(
 
 
 def measured(title: str, cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """The summary that the figure's `measure` makes of a run; kept until the figure is done."""
+    """The summary that the figure's `measure` makes of a run; kept until the figure is done.
+
+    What long ones keep of their stages lies in folder/measured-TITLE/ meanwhile.
+    """
     own: Any = OmegaConf.to_container(cfg)
     asked = own | {"figure": own["figure"]["measure"]}
-    make = lambda: {title: construct(cfg.figure.measure, setup=build(cfg))}
-    return kept(folder / f"measured-{title}.json", asked, f"measuring {title}", make)[title]
+    stages = folder / f"measured-{title}"
+
+    def make() -> dict[str, dict]:
+        setup = dataclasses.replace(build(cfg), keep=prepare(stages, asked))
+        return {title: construct(cfg.figure.measure, setup=setup)}
+
+    summary = kept(folder / f"measured-{title}.json", asked, f"measuring {title}", make)[title]
+    shutil.rmtree(stages, ignore_errors=True)
+    return summary
 
 
 def after_training(nodes: Mapping[str, Any], folders: dict[str, Path], folder: Path) -> dict[str, dict]:

@@ -33,6 +33,7 @@ from marl.metrics import SHARES, Tally, report
 from marl.population import Frozen, Mixture
 from marl.predecessors import Learner, Predecessors
 from marl.sharding import num_devices, over_devices
+from marl.stages import keep, newest
 from marl.statistics import swept_summary
 from marl.validation import ConfigError
 
@@ -81,9 +82,9 @@ def in_weights(
     sizes = {"num_points": num_points, "point_updates": math.ceil(cfg.total_steps / (steps * num_points))}
     sizes["devices"] = num_devices(cfg)
     steps_lived = steps * num_points * sizes["point_updates"] * num_members * cfg.num_seeds
-    before, found = None, []
+    done, before, found = _lived(setup, algo, keys, num_generations, num_members)
     with ChunkProgress(f"{num_generations} generations", "generation") as progress:
-        for number in range(num_generations):
+        for number in range(done, num_generations):
             fresh, untrained = _newborns(env, algo, _learning(setup), keys, number, num_members)
             current = fresh if number < num_fresh else _kept(before[0], fresh, tuple(renewed))
             rule, learners = _rule(setup, algo, current, before or (untrained, None), number, seen, flag)
@@ -91,11 +92,24 @@ def in_weights(
             told = {"sees": seen != "none", "learning": _learning(setup), "num_envs": cfg.num_envs}
             before, metrics = _generation(*began_with, **told, **sizes)
             found.append(jax.tree.map(np.asarray, metrics))
-            lived = steps_lived * (number + 1)
+            keep(setup.keep, number + 1, before, jax.tree.map(np.ndarray.tolist, found))
+            lived = steps_lived * (number + 1 - done)
             progress(number + 1, num_generations, lived / (time.perf_counter() - began))
     joined = {k: np.concatenate([told[k] for told in found], axis=1).T for k in found[0]}  # [G B, S]
     points = steps * sizes["point_updates"] * np.arange(1, num_generations * num_points + 1)
     return swept_summary({k: v.astype(np.float64) for k, v in joined.items()}, "step", points, began)
+
+
+def _lived(
+    setup: Setup, algo: Any, keys: Array, num_generations: int, num_members: int
+) -> tuple[int, Any, list[dict[str, np.ndarray]]]:
+    """Generations lived before a stop, what `_generation` gave of the last one, and the metrics of each."""
+    newborns = _newborns(setup.env, algo, _learning(setup), keys, 0, num_members)[0]
+    returns = jax.ShapeDtypeStruct((len(keys), num_members), np.float32)
+    done, before, told = newest(setup.keep, (newborns, returns))
+    if done:
+        print(f"goes on after generation {done} of {num_generations}", flush=True)
+    return done, before, [{name: np.array(x) for name, x in metrics.items()} for metrics in told or ()]
 
 
 def _drawn(setup: Setup) -> tuple[Array, Array | None]:

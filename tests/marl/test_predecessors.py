@@ -1,5 +1,7 @@
 """Frozen predecessors in the slots of a game, and generations of learners beside them."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from marl.build import load
 from marl.learner import start
 from marl.lineages import _elders, _kept, in_weights
 from marl.predecessors import Predecessors
+from marl.stages import prepare
 from marl.validation import ConfigError
 from tests.probes import jit_rollout
 
@@ -79,6 +82,22 @@ def test_generations_are_told_as_a_swept_run():
     assert (np.abs(values) <= 4).all()
     score = np.array(found["metrics"]["score"]["per_seed"])
     np.testing.assert_allclose(2 * score - 4, values, atol=1e-5)  # as many right as wrong ones less
+
+
+def test_generations_go_on_after_the_last_that_was_kept(tmp_path, capsys):
+    setup, life = load(*SMALL, *LEARNS), {"num_members": 2, "num_fresh": 1, "renewed": [], "flag": 0.0}
+    live = lambda num, folder: in_weights(
+        setup=dataclasses.replace(setup, keep=folder), num_generations=num, seen="all", num_points=2, **life
+    )
+    live(2, folder := prepare(tmp_path / "kept", {"seed": 0}))
+    assert "goes on" not in capsys.readouterr().out
+    found = live(3, folder)["metrics"]
+    assert "goes on after generation 2 of 3" in capsys.readouterr().out
+    assert found == live(3, None)["metrics"]
+    next((folder / "stages" / "3").rglob("*")).rename(tmp_path / "away")  # damaged: the one before counts
+    with pytest.warns(UserWarning, match="passed over checkpoint 3"):
+        assert live(3, prepare(folder, {"seed": 0}))["metrics"] == found
+    assert not (prepare(folder, {"seed": 1}) / "stages").exists()
 
 
 NUMBERS = {
