@@ -179,6 +179,8 @@ class Tempting(Lane):
         return jnp.where(state.cue[:, None] > 0, inner, ~inner)
 
 
+jit_reset = jax.jit(lambda env, key: env.reset(key))
+jit_step = jax.jit(lambda env, key, state, action: env.step(key, state, action))
 jit_train = jax.jit(train)
 jit_rollout = jax.jit(rollout, static_argnums=5)
 

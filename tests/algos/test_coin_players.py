@@ -211,7 +211,7 @@ def test_cooperative_players_steal_only_what_lies_on_their_own_coin(name):
         state, ts = jax.vmap(env.step)(jax.random.split(step_key, 256), state, action)
         return (state, ts), ts.events
 
-    start = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), 256))
+    start = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), 256))
     events = jax.lax.scan(step, start, jax.random.split(jax.random.key(1), 100))[1]
     cooperated, defected = (np.asarray(events[name]) for name in ("cooperated", "defected"))
     assert cooperated.mean() > 0.1

@@ -11,7 +11,7 @@ KEY = jax.random.key(0)
 
 def test_it_always_takes_its_action_or_the_first_legal_one():
     env = load("env=schelling_classic").env
-    _, ts = jax.vmap(env.reset)(jax.random.split(KEY, 2))
+    _, ts = jax.jit(jax.vmap(env.reset))(jax.random.split(KEY, 2))
     player = ConstantPlayer(action=1)
     player.check(env)
     action, _, _ = player.act(env, (), (), ts, KEY)

@@ -31,7 +31,7 @@ def strategies(num_seats, **numbers):
 def decide(trace, learner, *overrides):
     """What who decides does to a receiver whose trace [[there is one, given, spent, refused], ...] is this."""
     made = setup(*overrides)
-    _, ts = jax.vmap(made.env.reset)(jax.random.split(jax.random.key(0), 1))
+    _, ts = jax.jit(jax.vmap(made.env.reset))(jax.random.split(jax.random.key(0), 1))
     vector = ts.obs["vector"].at[..., 4:].set(jnp.asarray(trace, jnp.float32).ravel())
     action = made.algo.act(made.env, learner, (), ts.replace(obs={"vector": vector}), jax.random.key(1))[0]
     decides = np.asarray(ts.obs["vector"])[0, :, 3] == 1
@@ -83,9 +83,11 @@ def test_constant_givers_end_with_the_resources_of_the_table():
 @pytest.mark.parametrize("trace_length", [0, 1, 3])
 def test_the_first_generation_lies_between_the_ends_and_newborns_near_their_parents(trace_length):
     made = setup(f"env.trace_length={trace_length}", "algo.mutation=0.05")
-    _, ts = jax.vmap(made.env.reset)(jax.random.split(jax.random.key(0), 1))
+    _, ts = jax.jit(jax.vmap(made.env.reset))(jax.random.split(jax.random.key(0), 1))
     keys = jax.random.split(jax.random.key(1), 200)
-    first = np.asarray(jax.vmap(lambda key: made.algo.init(key, made.env, ts))(keys)).reshape(2400, -1)
+    first = np.asarray(jax.jit(jax.vmap(lambda key: made.algo.init(key, made.env, ts)))(keys)).reshape(
+        2400, -1
+    )
     low, high = np.array([[0, 0.6], [0, 0.2], [-0.1, 0.2], [0, 0.2], [0, 1], [0, 2], [-1, 0], [0, 0]]).T
     assert first.shape[1] == 5 + trace_length
     np.testing.assert_allclose(first.min(0), low[: first.shape[1]], atol=0.01)

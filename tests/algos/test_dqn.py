@@ -154,7 +154,7 @@ def test_a_duelling_head_adds_differences_of_mean_zero_to_the_value_of_the_state
 # Each standard probe, by name.
 
 
-@NETWORKS
+@pytest.mark.parametrize("core", [0, pytest.param(8, marks=pytest.mark.slow)], ids=["feed-forward", "gru"])
 @pytest.mark.parametrize(
     ("name", "values"),
     [

@@ -14,6 +14,7 @@ from envs.clean_up import CLEAN
 from marl.build import build, player
 from marl.config import ConfigError, compose
 from tests.envs.grid_tools import KEY, on_map, preset, put
+from tests.probes import jit_reset
 
 ORCHARD = ["WWWWWWWWW", "WA......W", "W.......W", "W....AA.W", "W....AAAW", "W.P....PW", "WWWWWWWWW"]
 RIVER = ["WWWWWWWWW", "W...D...W", "W.......W", "W.......W", "W.......W", "WAP....PW", "WWWWWWWWW"]
@@ -34,7 +35,7 @@ def _decide(algo, env, state, time, ready):
 def decide(name, env, *places, time=0, ready=1.0, change=lambda state: state):
     """What seat 0 does in many draws: a set of actions."""
     algo = player(name, [0]) if isinstance(name, str) else name
-    state = change(put(env, env.reset(KEY)[0], *places))
+    state = change(put(env, jit_reset(env, KEY)[0], *places))
     return set(np.asarray(_decide(algo, env, state, jnp.int32(time), ready))[:, 0].tolist())
 
 

@@ -15,6 +15,9 @@ from tests.probes import GAMMA, Aim, Locks, Tempting, jit_rollout, jit_train, le
 from tests.toys import dilemma
 
 NETWORKS = pytest.mark.parametrize("core", [0, 8], ids=["feed-forward", "gru"])
+MEMORY_SLOW = pytest.mark.parametrize(
+    "core", [0, pytest.param(8, marks=pytest.mark.slow)], ids=["feed-forward", "gru"]
+)
 GRU_SLOW = pytest.mark.parametrize("core", [0, pytest.param(8, marks=pytest.mark.slow)])
 
 
@@ -37,27 +40,27 @@ def mean_value(batch, **seen):
 # Each standard probe, by name.
 
 
-@NETWORKS
+@MEMORY_SLOW
 def test_a_constant_reward_is_the_value(core):
     batch = play(ppo(core=core), probe("constant"))
     np.testing.assert_allclose(batch.extras["value"], 1.0, atol=0.05)
 
 
-@NETWORKS
+@MEMORY_SLOW
 def test_the_value_depends_on_the_observation(core):
     batch = play(ppo(core=core), probe("sign"))
     assert mean_value(batch, cue=1) == pytest.approx(1.0, abs=0.05)
     assert mean_value(batch, cue=-1) == pytest.approx(-1.0, abs=0.05)
 
 
-@NETWORKS
+@MEMORY_SLOW
 def test_a_later_reward_is_discounted(core):
     batch = play(ppo(core=core), probe("delayed"))
     assert mean_value(batch, later=0) == pytest.approx(GAMMA, abs=0.05)
     assert mean_value(batch, later=1) == pytest.approx(1.0, abs=0.05)
 
 
-@NETWORKS
+@MEMORY_SLOW
 def test_a_truncation_is_worth_the_state_reached(core):
     """Read as a termination the later value would be below 3, with the restarted state's about 7.6."""
     batch = play(ppo(core=core), probe("cut"))
@@ -72,7 +75,7 @@ def test_the_better_action_is_found(core):
     np.testing.assert_allclose(batch.extras["value"], 1.0, atol=0.1)
 
 
-@NETWORKS
+@MEMORY_SLOW
 def test_the_action_answers_the_observation(core):
     batch = play(ppo(core=core), probe("match"))
     assert batch.reward.mean() > 0.98
@@ -285,7 +288,7 @@ def test_a_credit_reaches_the_policy_and_not_the_value_target():
     assert batch.extras["value"].mean() == pytest.approx(-1.0, abs=0.1)
 
 
-@NETWORKS
+@pytest.mark.parametrize("core", [pytest.param(0, marks=pytest.mark.slow), 8], ids=["feed-forward", "gru"])
 def test_a_gradient_summed_over_pieces_is_the_gradient(core):
     whole, pieces = (
         learn(

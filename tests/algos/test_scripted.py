@@ -17,6 +17,7 @@ from marl.config import compose, groups
 from marl.environment import Mechanism
 from marl.learner import start, train
 from marl.population import Mixture
+from tests.probes import jit_reset, jit_step
 
 KEY = jax.random.key(0)
 OTHER = "CCDCDDCCCC"
@@ -56,12 +57,12 @@ class Staged(Mechanism):
     fixed_horizon = None
 
     def reset(self, key):
-        state, ts = self.env.reset(key)
+        state, ts = jit_reset(self.env, key)
         foreign = jnp.bool_(False)
         return StagedState(state, foreign), self._mask(ts, foreign)
 
     def step(self, key, state, action):
-        inner, ts = self.env.step(key, state.inner, action)
+        inner, ts = jit_step(self.env, key, state.inner, action)
         keep = lambda old, new: jnp.where(state.foreign, old, new)
         inner = jax.tree.map(keep, state.inner, inner)
         seen = self.env._observe(inner, ts.reward, ts.terminated, ts.truncated)
@@ -80,7 +81,7 @@ class Silent(Mechanism):
     """Does not tell who cooperated."""
 
     def reset(self, key):
-        state, ts = self.env.reset(key)
+        state, ts = jit_reset(self.env, key)
         return state, ts.replace(events={})
 
 
@@ -88,7 +89,7 @@ class Narrow(Mechanism):
     """Hides the other's action."""
 
     def reset(self, key):
-        state, ts = self.env.reset(key)
+        state, ts = jit_reset(self.env, key)
         return state, ts.replace(obs={"vector": ts.obs["vector"][:, :2]})
 
 
@@ -99,7 +100,7 @@ def scripted(strategy, forgive_prob=0.0, probe_prob=0.0):
 @functools.partial(jax.jit, static_argnames=("seat", "greedy"))
 def respond(algo, env, other, key, seat=0, greedy=False):
     """[T] actions of one seat against the fixed actions `other` [T] of the other seat."""
-    state, ts = env.reset(key)
+    state, ts = jit_reset(env, key)
     view = lambda ts: jax.tree.map(lambda x: x[None], ts).take([seat], axis=1)  # E = 1, A = 1
 
     def step(carry, now):
@@ -107,7 +108,7 @@ def respond(algo, env, other, key, seat=0, greedy=False):
         action, memory, _ = algo.act(env, (), memory, view(ts), key, greedy)
         own = action[0, 0]
         joint = jnp.stack([own, other] if seat == 0 else [other, own])
-        state, ts = env.step(key, state, joint)
+        state, ts = jit_step(env, key, state, joint)
         return (state, ts, memory), own
 
     carry = state, ts, algo.initial_carry(env, view(ts))
@@ -160,7 +161,7 @@ def test_an_inserted_stage_takes_the_lowest_legal_action_and_leaves_the_memory_a
 
 
 def test_an_illegal_choice_gives_way_to_the_lowest_legal_action():
-    _, ts = jax.vmap(GAME.reset)(jax.random.split(KEY, 1))
+    _, ts = jax.jit(jax.vmap(GAME.reset))(jax.random.split(KEY, 1))
     for mask, expected in (([0, 1, 1], 1), ([0, 0, 1], 2), ([1, 1, 1], 0)):
         masked = ts.replace(action_mask=jnp.broadcast_to(jnp.array(mask, bool), (1, 2, 3)))
         action, _, _ = scripted("always_cooperate").act(GAME, (), (), masked, KEY)
@@ -229,13 +230,13 @@ def test_in_public_goods_tit_for_tat_follows_the_majority_of_the_others():
     env = PublicGoods(endowment=20.0, multiplier=1.6, num_players=4, horizon=10)
     algo = scripted("tit_for_tat")
     algo.check(env)
-    state, _ = env.reset(KEY)
+    state, _ = jit_reset(env, KEY)
     for joint, expected in (
         ([0, 0, 0, 1], [0, 0, 0, 0]),
         ([0, 0, 1, 1], [1, 1, 0, 0]),
         ([0, 1, 1, 1], [1] * 4),
     ):
-        _, ts = env.step(KEY, state, jnp.array(joint))
+        _, ts = jit_step(env, KEY, state, jnp.array(joint))
         action, _, _ = algo.act(env, (), (), jax.tree.map(lambda x: x[None], ts), KEY)
         assert action.tolist() == [expected]
 

@@ -33,13 +33,13 @@ def players(*strategies):
 def one_round(pair, num_symbols=SYMBOLS):
     """Actions [3, E, 2] and TimeSteps [3, E] of a round, for every deal and first speaker (E = 12)."""
     env, algo = game(num_symbols), players(*pair)
-    state, ts = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), 12))
+    state, ts = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), 12))
     state = state.replace(hand=jnp.tile(DEALS, (2, 1)), speaker=jnp.repeat(jnp.arange(2), 6))
-    ts = jax.vmap(lambda s: env._observe(s, jnp.zeros(2), {}))(state).replace(events=ts.events)
+    ts = jax.jit(jax.vmap(lambda s: env._observe(s, jnp.zeros(2), {})))(state).replace(events=ts.events)
     carry, seen = algo.initial_carry(env, ts), []
     for _ in range(3):
         action, carry, _ = algo.act(env, ((), ()), carry, ts, jax.random.key(0))
-        state, ts = jax.vmap(env.step)(jax.random.split(jax.random.key(1), 12), state, action)
+        state, ts = jax.jit(jax.vmap(env.step))(jax.random.split(jax.random.key(1), 12), state, action)
         seen.append((action, ts))
     return jax.tree.map(lambda *x: jnp.stack(x), *seen)
 

@@ -8,6 +8,7 @@ from envs.allelopathic_harvest import PLANT
 from envs.board import EAST, NORTH, WEST, load_board
 from envs.grid import FORWARD, NOOP, TURN_LEFT, ZAP
 from tests.envs.grid_tools import KEY, broken_rules, idle_steps, on_map, preset, put, random_play, step, where
+from tests.probes import jit_reset
 
 FIELD = ["..........", "..rgb.....", "..........", "..........", "..........", ".........."]
 RED, GREEN, BLUE = range(3)
@@ -22,7 +23,7 @@ def field():
 def start(env, *places, ripe=False, colour=(RED, GREEN, BLUE)):
     """Berries stand at (1, 2), (1, 3), (1, 4); seats not given wait at the bottom, looking north."""
     rest = [(5, 2 * i, NORTH) for i in range(env.num_agents)][len(places) :]
-    state = put(env, env.reset(KEY)[0], *places, *rest)
+    state = put(env, jit_reset(env, KEY)[0], *places, *rest)
     berries = state.berries.replace(
         ripe=jnp.full(3, ripe), colour=jnp.array(colour, jnp.uint8), rest=jnp.zeros(3, jnp.uint8)
     )
@@ -42,7 +43,7 @@ def test_the_map_has_the_counts_of_its_source():
 
 def test_all_start_grey_on_different_cells_among_unripe_berries():
     env = preset("allelopathic_harvest")
-    state, ts = env.reset(KEY)
+    state, ts = jit_reset(env, KEY)
     assert np.bincount(state.berries.colour).tolist() == [116, 116, 116]
     assert not state.berries.ripe.any()
     assert len(set(state.avatars.cell.tolist())) == 16
@@ -61,7 +62,7 @@ def test_preferences():
 @pytest.mark.parametrize(("num", "prob"), [(116, 5.8e-4), (348, 1.74e-3)])
 def test_berries_ripen_by_how_many_there_are_of_their_colour(num, prob):
     env, games = preset("allelopathic_harvest"), 2000
-    state = env.reset(KEY)[0]
+    state = jit_reset(env, KEY)[0]
     colour = (jnp.arange(348) >= num).astype(jnp.uint8)  # red ones, then green ones
     state = state.replace(berries=state.berries.replace(colour=colour, rest=jnp.zeros(348, jnp.uint8)))
     ripe = np.asarray(idle_steps(env, state, games).berries.ripe[:, :num]).sum()

@@ -8,6 +8,7 @@ from envs.board import EAST, NORTH, SOUTH, WEST, load_board
 from envs.clean_up import CLEAN
 from envs.grid import FORWARD, NOOP, ZAP
 from tests.envs.grid_tools import KEY, broken_rules, idle_steps, on_map, preset, put, random_play, step, where
+from tests.probes import jit_reset
 
 ROOM = ["WWWWWWW", "WDdDdDW", "WdDdDdW", "W.....W", "WPPPPPW", "W.AAA.W", "WWWWWWW"]
 QUIET = {"dirt_prob": 0.0, "apple_prob": 0.0}
@@ -19,7 +20,7 @@ def room():
 
 
 def start(env, *places):
-    return put(env, env.reset(KEY)[0], *places)
+    return put(env, jit_reset(env, KEY)[0], *places)
 
 
 def dirt(env, state):
@@ -47,7 +48,7 @@ def test_maps_have_the_counts_of_their_sources(name, shape, counts):
 def test_apples_grow_by_the_share_of_dirt(share, prob):
     env, num = preset("clean_up"), 4000
     num_dirty = round(share * 147)
-    state = env.reset(KEY)[0]
+    state = jit_reset(env, KEY)[0]
     state = state.replace(dirt=jnp.arange(147) < num_dirty)
     exact = 0.05 * min(1, max(0, (0.4 - num_dirty / 147) / 0.4))
     assert abs(exact - prob) <= 0.05 / 0.4 / 147  # one cell more or less
@@ -57,7 +58,7 @@ def test_apples_grow_by_the_share_of_dirt(share, prob):
 
 def test_dirt_appears_from_frame_51_on_one_clean_cell_in_half_of_the_steps():
     env, num = preset("clean_up"), 4000
-    state = env.reset(KEY)[0]
+    state = jit_reset(env, KEY)[0]
     assert int(state.dirt.sum()) == 79
     assert (idle_steps(env, state.replace(time=jnp.int32(49)), num).dirt == state.dirt).all()
     after = idle_steps(env, state.replace(time=jnp.int32(50)), num).dirt
@@ -73,7 +74,7 @@ def test_dirt_appears_from_frame_51_on_one_clean_cell_in_half_of_the_steps():
 
 def test_ssd_soils_in_every_step_until_the_limit():
     env = preset("clean_up_ssd")
-    state = env.reset(KEY)[0]
+    state = jit_reset(env, KEY)[0]
     below = state.replace(dirt=jnp.arange(119) < 47)  # 0.395
     assert set(idle_steps(env, below, 200).dirt.sum(1).tolist()) == {48}
     above = state.replace(dirt=jnp.arange(119) < 48)  # 0.403

@@ -10,6 +10,7 @@ from envs.clean_up import DIRT
 from envs.clean_up_startup import CLEANS
 from envs.grid import FORWARD, NOOP, TURN_LEFT, ZAP
 from tests.envs.grid_tools import KEY, broken_rules, idle_steps, on_map, preset, put, random_play, step, where
+from tests.probes import jit_reset
 
 ROOM = ["WWWWWWW", "WdddddW", "WdddddW", "W.....W", "WPPPPPW", "W.AAA.W", "WWWWWWW"]
 ONE, TWO = CLEANS
@@ -25,7 +26,7 @@ def room():
 def start(env, *places, dirt=()):
     """The river is clean but for `dirt`, entries of ((row, column), kind); seats not given wait below."""
     rest = [(5, 1 + 2 * i, NORTH) for i in range(env.num_agents)][len(places) :]
-    state = put(env, env.reset(KEY)[0], *places, *rest)
+    state = put(env, jit_reset(env, KEY)[0], *places, *rest)
     rows, columns = env.board.row_column
     kinds = dict(dirt)
     river = [kinds.get((int(rows[i]), int(columns[i])), 0) for i in range(state.dirt.shape[0])]
@@ -66,7 +67,7 @@ def seen(ts, seat=0):
 def test_apples_grow_by_the_rarer_kind_of_dirt(first, second, prob):
     rows = ["W" * 22, *["W" + "d" * 20 + "W"] * 5, "W" + "A" * 20 + "W", "W" + "P" * 20 + "W", "W" * 22]
     env, num = on_map(rows, "clean_up_startup"), 4000
-    state = env.reset(KEY)[0].replace(dirt=river_of(first, second, 100))
+    state = jit_reset(env, KEY)[0].replace(dirt=river_of(first, second, 100))
     grown = int(idle_steps(env, state, num).apples.sum())
     assert abs(grown - prob * 20 * num) <= 5 * np.sqrt(prob * 20 * num)
 
@@ -74,7 +75,7 @@ def test_apples_grow_by_the_rarer_kind_of_dirt(first, second, prob):
 def test_the_small_preset_grows_from_three_tenths_down():
     env, num = preset("clean_up_startup_small"), 4000
     for first, prob in [(6, 0.0), (3, 0.05 * (1 - 3 / 18 / 0.3))]:
-        state = env.reset(KEY)[0].replace(dirt=river_of(first, 9, 18))
+        state = jit_reset(env, KEY)[0].replace(dirt=river_of(first, 9, 18))
         grown = int(idle_steps(env, state, num).apples.sum())
         assert abs(grown - prob * 18 * num) <= 5 * np.sqrt(prob * 18 * num)
 
@@ -85,7 +86,7 @@ def test_the_first_dirt_and_new_dirt_are_of_either_kind_half_the_time():
     assert ((first > 0).sum(1) == 79).all()
     assert abs((first == 1).sum() - 79 * 200) < 5 * np.sqrt(79 * 400 / 4)
     assert np.ptp((first == 1).mean(0)[first[0] > 0]) < 0.25  # each cell by itself
-    state = env.reset(KEY)[0].replace(time=jnp.int32(50), dirt=river_of(30, 30))
+    state = jit_reset(env, KEY)[0].replace(time=jnp.int32(50), dirt=river_of(30, 30))
     after = np.asarray(idle_steps(env, state, num).dirt)
     new = np.where(np.asarray(state.dirt) == 0, after, 0)
     assert (np.where(np.asarray(state.dirt) > 0, after, 0) == np.asarray(state.dirt)).all()
@@ -96,7 +97,7 @@ def test_the_first_dirt_and_new_dirt_are_of_either_kind_half_the_time():
 
 def test_a_kind_that_covers_half_of_the_river_leaves_the_rest_to_the_other():
     env, num = preset("clean_up_startup"), 1000
-    state = env.reset(KEY)[0].replace(time=jnp.int32(50), dirt=river_of(0, 74))  # 0.503
+    state = jit_reset(env, KEY)[0].replace(time=jnp.int32(50), dirt=river_of(0, 74))  # 0.503
     new = np.asarray(idle_steps(env, state, num).dirt)[:, 74:]
     assert set(np.unique(new)) == {0, 1}
     assert abs((new == 1).sum() - num / 4) < 5 * np.sqrt(num * 3 / 16)

@@ -7,6 +7,7 @@ import pytest
 
 from envs.cleanup_8x8 import CLEAN, PICK
 from tests.envs.grid_tools import KEY, draws, preset, random_play, squares, stand, step
+from tests.probes import jit_reset
 
 STAY = 4
 NUM = 4000
@@ -18,7 +19,7 @@ def quiet():
 
 
 def start(env, *places, dirty=24, apples=False):
-    state = stand(env, env.reset(KEY)[0], *places)
+    state = stand(env, jit_reset(env, KEY)[0], *places)
     return state.replace(waste=jnp.arange(24) < dirty, apples=jnp.full(24, apples))
 
 
@@ -36,10 +37,12 @@ def test_the_map_has_three_columns_of_either_kind():
 
 def test_all_waste_sites_are_dirty_at_the_start_without_apples():
     env = preset("cleanup_8x8")
-    state = env.reset(KEY)[0]
+    state = jit_reset(env, KEY)[0]
     assert state.waste.all()
     assert not state.apples.any()
-    waste = jax.vmap(lambda k: env.replace(initial_waste=0.5).reset(k)[0].waste)(jax.random.split(KEY, NUM))
+    waste = jax.jit(jax.vmap(lambda k: env.replace(initial_waste=0.5).reset(k)[0].waste))(
+        jax.random.split(KEY, NUM)
+    )
     assert (waste.sum(1) == 12).all()
     assert (abs(waste.sum(0) - NUM / 2) <= 5 * np.sqrt(NUM / 4)).all()
 

@@ -10,6 +10,7 @@ import pytest
 from envs.coin_game import MAX_SIZE, CoinGame, State, _digit
 from marl.build import build, build_env
 from marl.config import ConfigError, compose
+from tests.probes import jit_reset
 
 LEFT, RIGHT, UP, DOWN, STAY = range(5)
 RED, BLUE = 0, 1
@@ -277,7 +278,7 @@ def test_egocentric_view_of_a_board_with_walls_is_a_crop_with_a_plane_for_outsid
 
 def test_observations_after_reset_and_step_show_the_state():
     env = make()
-    state, ts = env.reset(jax.random.key(0))
+    state, ts = jit_reset(env, jax.random.key(0))
     for key in range(20):
         np.testing.assert_array_equal(ts.obs["grid"], env._observe(state.seat_cell, state.coin_cell))
         assert ts.obs["grid"].sum() == 2 * 3  # two seats and a coin, seen twice
@@ -288,7 +289,7 @@ def test_observations_after_reset_and_step_show_the_state():
 def test_exchanging_the_seats_exchanges_everything(fields):
     env = make(**fields)
     for key in range(10):
-        state, _ = env.reset(jax.random.key(key))
+        state, _ = jit_reset(env, jax.random.key(key))
         action = jnp.array([key % 4, (key + 1) % 4])
         turned = State(state.seat_cell[::-1], state.coin_cell[::-1], state.time)
         after, ts = env.step(jax.random.key(key), state, action)
@@ -304,7 +305,7 @@ def test_exchanging_the_seats_exchanges_everything(fields):
 
 def test_episode_is_cut_at_the_horizon():
     env = make(horizon=3)
-    state, ts = env.reset(jax.random.key(0))
+    state, ts = jit_reset(env, jax.random.key(0))
     ends = []
     for key in range(3):
         state, ts = env.step(jax.random.key(key), state, jnp.array([LEFT, LEFT]))
@@ -333,7 +334,7 @@ def test_presets_are_the_published_versions(name):
     assert (*found, int(e.action_space.n), e.obs_mode, e.horizon) == PRESETS[name]
     assert (e.own_coin_reward, e.other_coin_reward, e.theft_cost) == (1, 1, 2)
     e.check()
-    state, ts = e.reset(jax.random.key(0))
+    state, ts = jit_reset(e, jax.random.key(0))
     assert ts.obs["grid"].shape == (2, e.size, e.size, len(e.grid_codes))
     assert (np.asarray(state.coin_cell) < e.size**2).sum() == e.num_coins
 

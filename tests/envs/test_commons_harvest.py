@@ -8,6 +8,7 @@ import pytest
 from envs.board import EAST, NORTH, SOUTH, WEST
 from envs.grid import FORWARD, NOOP, ZAP
 from tests.envs.grid_tools import KEY, broken_rules, idle_steps, on_map, preset, put, random_play, step, where
+from tests.probes import jit_reset
 
 ROOM = ["WWWWWWW", "W.AA..W", "W..A..W", "W.....W", "W.....W", "WPPPPPW", "WWWWWWW"]
 
@@ -18,7 +19,7 @@ def room():
 
 
 def start(env, *places):
-    return put(env, env.reset(KEY)[0], *places)
+    return put(env, jit_reset(env, KEY)[0], *places)
 
 
 def test_all_seats_start_on_different_cells_with_all_apples():
@@ -65,7 +66,7 @@ def test_what_is_eaten_does_not_grow_in_the_same_step(room):
 def test_apples_grow_by_how_many_are_near(name):
     env, num = preset(name), 4000
     apples = jnp.asarray(np.random.default_rng(0).random(64) < 0.2)
-    state = env.reset(KEY)[0].replace(apples=apples)
+    state = jit_reset(env, KEY)[0].replace(apples=apples)
     grown = idle_steps(env, state, num).apples
     near = np.unpackbits(env.board.near_masks("A", 4).view(np.uint8), axis=1, bitorder="little")[
         :, :64
@@ -80,7 +81,7 @@ def test_apples_grow_by_how_many_are_near(name):
 
 def test_a_dead_patch_stays_dead():
     env = preset("commons_harvest")
-    state = env.reset(KEY)[0].replace(apples=jnp.zeros(64, bool))
+    state = jit_reset(env, KEY)[0].replace(apples=jnp.zeros(64, bool))
     assert not idle_steps(env, state, 4000).apples.any()
 
 
@@ -171,7 +172,9 @@ def test_episodes_that_end_by_chance_end_every_hundred_steps():
     assert env.fixed_horizon is None
     assert env.ends_every == 100
     bits = jax.random.bits(KEY, (4000,))
-    ends = lambda time: [int(x.sum()) for x in jax.vmap(lambda b: env.over(b, jnp.int32(time)))(bits)]
+    ends = lambda time: [
+        int(x.sum()) for x in jax.jit(jax.vmap(lambda b: env.over(b, jnp.int32(time))))(bits)
+    ]
     assert ends(900) == ends(999) == ends(1001) == ends(1050) == [0, 0]
     terminated, truncated = ends(1100)
     assert truncated == 0

@@ -9,6 +9,7 @@ from envs.contagion import HEALTHY, IMMUNE, MEET, STAY, State
 from marl.build import load
 from marl.config import ConfigError
 from tests.envs.grid_tools import KEY, preset
+from tests.probes import jit_reset, jit_step
 
 RING = np.stack([(np.arange(4) + 1) % 4, (np.arange(4) - 1) % 4], axis=1)
 
@@ -22,12 +23,12 @@ def game(**changes):
 @jax.jit
 def step(env, health, action):
     state = State(jnp.asarray(RING, jnp.int32), jnp.asarray(health, jnp.int32), jnp.int32(0))
-    return env.step(KEY, state, jnp.asarray(action, jnp.int32))
+    return jit_step(env, KEY, state, jnp.asarray(action, jnp.int32))
 
 
 def test_everybody_is_a_contact_of_its_contacts():
     env = preset("contagion").replace(num_residents=50, num_contacts=6)
-    contacts = np.asarray(env.reset(KEY)[0].contacts)
+    contacts = np.asarray(jit_reset(env, KEY)[0].contacts)
     assert contacts.shape == (50, 6)
     links = np.zeros((50, 50), int)
     np.add.at(links, (np.repeat(np.arange(50), 6), contacts.ravel()), 1)
@@ -81,7 +82,7 @@ def test_an_illness_spreads_as_far_as_the_closed_form_says(transmission, steps):
     env = env.replace(num_residents=40_000, num_infected=40, horizon=120)
 
     def play(env, key):
-        state, _ = env.reset(key)
+        state, _ = jit_reset(env, key)
         meet = jnp.full(env.num_agents, MEET)
         one = lambda state, key: (env.step(key, state, meet)[0], None)
         state, _ = jax.lax.scan(one, state, jax.random.split(key, env.horizon))

@@ -8,6 +8,7 @@ import pytest
 from envs.donor_game import DonorGame
 from marl.build import build_env
 from marl.config import compose
+from tests.probes import jit_reset, jit_step
 
 
 def game(*overrides, name="donor_game") -> DonorGame:
@@ -17,7 +18,7 @@ def game(*overrides, name="donor_game") -> DonorGame:
 def play(env, choose, key=0):
     """All TimeSteps of an episode; `choose` gets the TimeStep and gives the deciding seats' action."""
     step = jax.jit(env.step)
-    state, ts = env.reset(jax.random.key(key))
+    state, ts = jit_reset(env, jax.random.key(key))
     shown, wait = [ts], env.action_space.n - 1
     for t in range(env.fixed_horizon):
         decides = np.asarray(ts.obs["vector"][:, 3]) == 1
@@ -61,7 +62,7 @@ def test_the_final_resources_of_two_games_add_up_to_their_mean():
 @pytest.mark.parametrize("schedule", TABLE)
 def test_each_pair_of_the_two_sides_meets_once_in_each_role(schedule, num_players):
     env = game(f"schedule={schedule}", f"num_players={num_players}", "num_games=2")
-    state, _ = env.reset(jax.random.key(1))
+    state, _ = jit_reset(env, jax.random.key(1))
     games = []
     for t in range(2 * num_players):
         met, gives = (np.asarray(x) for x in env._pairs(state.replace(time=jnp.int32(t))))
@@ -84,7 +85,7 @@ def test_each_pair_of_the_two_sides_meets_once_in_each_role(schedule, num_player
 def test_a_trace_holds_the_receivers_act_and_that_of_its_own_receiver_before():
     env = game("trace_length=2")
     record = {}  # seat: its acts as a donor and what it had seen then
-    step, (state, ts) = jax.jit(env.step), env.reset(jax.random.key(2))
+    step, (state, ts) = jax.jit(env.step), jit_reset(env, jax.random.key(2))
     for t in range(12):
         met, gives = (np.asarray(x) for x in env._pairs(state))
         expected = [([1, *record[m][0]] if m in record else [0, 0, 0, 0]) for m in met]
@@ -101,24 +102,24 @@ def test_a_trace_holds_the_receivers_act_and_that_of_its_own_receiver_before():
 def test_punishment_costs_its_giver_and_twice_as_much_its_receiver():
     env = game("num_players=2", "trace_length=1", name="donor_game_punishment")
     assert env.action_space.n == 17
-    state, ts = env.reset(jax.random.key(0))
+    state, ts = jit_reset(env, jax.random.key(0))
     donor = int(np.argmax(ts.obs["vector"][:, 3]))
     action = jnp.full(2, 16).at[donor].set(11)  # spends a fifth
-    state, ts = env.step(jax.random.key(0), state, action)
+    state, ts = jit_step(env, jax.random.key(0), state, action)
     found = np.asarray(state.resources)[[donor, 1 - donor]]
     np.testing.assert_allclose(found, [8, 6])
     np.testing.assert_allclose(np.asarray(ts.obs["vector"])[1 - donor, 4:], [1, 0, 0.2, 0], rtol=1e-6)
     assert float(ts.events["punished"][donor]) == pytest.approx(0.2)
     rich = state.replace(resources=jnp.array([10.0, 10.0]).at[donor].set(100.0), time=jnp.int32(0))
-    found = env.step(jax.random.key(0), rich, action.at[donor].set(15))[0].resources
+    found = jit_step(env, jax.random.key(0), rich, action.at[donor].set(15))[0].resources
     np.testing.assert_allclose(found, 0.0)  # never below nothing
 
 
 def test_a_refusal_moves_nothing_and_is_seen():
     env = game("num_players=2", "trace_length=1", name="donor_game_refusal")
-    state, ts = env.reset(jax.random.key(0))
+    state, ts = jit_reset(env, jax.random.key(0))
     donor = int(np.argmax(ts.obs["vector"][:, 3]))
-    state, ts = env.step(jax.random.key(0), state, jnp.full(2, 12).at[donor].set(11))
+    state, ts = jit_step(env, jax.random.key(0), state, jnp.full(2, 12).at[donor].set(11))
     np.testing.assert_allclose(state.resources, 10.0)
     np.testing.assert_allclose(np.asarray(ts.obs["vector"])[1 - donor, 4:], [1, 0, 0, 1])
     assert float(ts.events["refused"][donor]) == 1.0
@@ -127,7 +128,7 @@ def test_a_refusal_moves_nothing_and_is_seen():
 
 def test_only_who_decides_may_do_more_than_wait():
     env = game()
-    _, ts = env.reset(jax.random.key(0))
+    _, ts = jit_reset(env, jax.random.key(0))
     mask, decides = np.asarray(ts.action_mask), np.asarray(ts.obs["vector"][:, 3]) == 1
     assert decides.sum() == 6
     np.testing.assert_array_equal(mask, decides[:, None] ^ (np.arange(12) == 11))

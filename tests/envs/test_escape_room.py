@@ -8,13 +8,14 @@ from envs.escape_room import DOOR, LEVER, START, EscapeRoom
 from marl.build import load
 from marl.config import ConfigError
 from tests.envs.grid_tools import KEY, preset
+from tests.probes import jit_reset
 
 step = jax.jit(EscapeRoom.step)
 
 
 def play(env, *actions):
     """Rewards and TimeSteps of joint actions from the start."""
-    state, _ = env.reset(KEY)
+    state, _ = jit_reset(env, KEY)
     found = []
     for action in actions:
         state, ts = step(env, KEY, state, jnp.array(action, jnp.int32))

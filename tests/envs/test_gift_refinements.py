@@ -9,6 +9,7 @@ from envs.board import EAST, NORTH, SOUTH, WEST, load_board
 from envs.gift_refinements import CONSUME, GIFT
 from envs.grid import FORWARD, NOOP, TURN_LEFT
 from tests.envs.grid_tools import KEY, idle_steps, on_map, preset, put, random_play, step, where
+from tests.probes import jit_reset
 
 ROOM = ["WWWWWWWWW", "WTTTT...W", "W.......W", "W...W...W", "WPPPP...W", "WWWWWWWWW"]
 FACING = [(2, 2, EAST), (2, 4, WEST), (4, 6, NORTH), (4, 7, NORTH)]  # seats 0 and 1 look at each other
@@ -21,7 +22,7 @@ def room():
 
 def start(env, places=FACING, *, held=None, tokens=None):
     """The state with seats at places, tokens held [A, 3], and sites with a token."""
-    state = put(env, env.reset(KEY)[0], *places)
+    state = put(env, jit_reset(env, KEY)[0], *places)
     state = state if held is None else state.replace(held=jnp.array(held, jnp.int32))
     return state if tokens is None else state.replace(tokens=jnp.array(tokens))
 
@@ -48,7 +49,7 @@ def test_the_presets_differ_as_their_sources_do():
 
 def test_tokens_appear_by_their_chance_on_bare_sites_where_nobody_stands():
     env, num = preset("gift_refinements"), 20_000
-    state, ts = env.reset(KEY)
+    state, ts = jit_reset(env, KEY)
     assert not state.tokens.any()
     assert not ts.obs["vector"][:, 1:].any()
     grown = np.asarray(idle_steps(env, state, num).tokens)

@@ -9,6 +9,7 @@ from envs.goal_sequence import FORWARD, LEFT, RIGHT, GoalSequence
 from marl.build import load
 from marl.config import ConfigError
 from tests.envs.grid_tools import KEY, cells, preset, put, squares
+from tests.probes import jit_reset, jit_step
 
 NORTH, EAST, SOUTH, WEST = range(4)
 LEARNER, ORACLE = 0, 1
@@ -198,10 +199,10 @@ def play(env, key, steps, turns=False):
         act, go = jax.random.split(key)
         action = jax.random.randint(act, (2,), 0, 3)
         entered = (ts.reward != 0) & (action == FORWARD)
-        state, ts = env.step(go, state, jnp.where(entered & turns, LEFT, action))
+        state, ts = jit_step(env, go, state, jnp.where(entered & turns, LEFT, action))
         return (state, ts), (state, ts)
 
-    first, ts = env.reset(key)
+    first, ts = jit_reset(env, key)
     return first, ts, jax.lax.scan(one, (first, ts), jax.random.split(key, steps))[1]
 
 
@@ -266,7 +267,7 @@ def test_rewards_are_told_by_trial(episodes):
 
 def test_in_weights_starts_differ_and_the_order_stays():
     env = preset("goal_sequence_in_weights")
-    first = jax.vmap(env.reset)(jax.random.split(KEY, 64))[0]
+    first = jax.jit(jax.vmap(env.reset))(jax.random.split(KEY, 64))[0]
     assert len({tuple(row) for row in np.asarray(first.order).tolist()}) == 1
     everything = np.concatenate([first.goals, first.start.cell], axis=1)
     assert all(len(set(row)) == 5 for row in everything.tolist())

@@ -77,7 +77,7 @@ def test_what_happens_with_a_probability(prob):
 
 
 def test_orders_are_uniform_permutations():
-    order = np.asarray(jax.vmap(ranks)(many((3,))))
+    order = np.asarray(jax.jit(jax.vmap(ranks))(many((3,))))
     counts = np.bincount(order @ [9, 3, 1], minlength=27)
     assert np.count_nonzero(counts) == 6
     assert near(counts[counts > 0], N / 6)
@@ -115,8 +115,8 @@ def test_moves_resolve_one_after_another():
 
 
 def test_each_wins_a_contested_cell_half_the_time():
-    order = jax.vmap(ranks)(many((2,)))
-    ends = jax.vmap(lambda rank: moved(jnp.array([3, 5]), jnp.array([4, 4]), rank))(order)
+    order = jax.jit(jax.vmap(ranks))(many((2,)))
+    ends = jax.jit(jax.vmap(lambda rank: moved(jnp.array([3, 5]), jnp.array([4, 4]), rank)))(order)
     first = int((ends == jnp.array([4, 5])).all(1).sum())
     second = int((ends == jnp.array([3, 4])).all(1).sum())
     assert first + second == N
@@ -167,7 +167,7 @@ def test_firsts_on_rays():
 
 def test_places_are_uniform_free_and_different():
     site, wants = jnp.array([2, 9, 9, 9]), jnp.array([False, True, True, False])
-    found = np.asarray(jax.vmap(lambda bits: placed(bits, site, wants, 6))(many((4,))))
+    found = np.asarray(jax.jit(jax.vmap(lambda bits: placed(bits, site, wants, 6)))(many((4,))))
     assert (found[:, [0, 3]] == [2, 9]).all()
     pairs = np.bincount(found[:, 1] * 6 + found[:, 2], minlength=36).reshape(6, 6)
     allowed = ~np.eye(6, dtype=bool)
@@ -178,7 +178,7 @@ def test_places_are_uniform_free_and_different():
 
 def test_everybody_finds_a_place_where_there_are_just_enough():
     everyone = jnp.ones(5, bool)
-    found = np.asarray(jax.vmap(lambda bits: placed(bits, jnp.full(5, 5), everyone, 5))(many((5,))))
+    found = np.asarray(jax.jit(jax.vmap(lambda bits: placed(bits, jnp.full(5, 5), everyone, 5)))(many((5,))))
     assert (np.sort(found, axis=1) == np.arange(5)).all()
     assert near(np.bincount(found[:, 0], minlength=5), N / 5)
 

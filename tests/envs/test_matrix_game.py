@@ -11,6 +11,7 @@ from envs.matrix_game import MatrixGame
 from envs.symmetric_game import SymmetricGame
 from marl.build import build_env
 from marl.config import compose
+from tests.probes import jit_reset, jit_step
 
 # name: payoffs of CC, CD, DC, DD to (row, column), and the rounds
 PRESETS = {
@@ -46,10 +47,10 @@ def lengths(env, num_games, num_steps):
     """[num_games] rounds until the first end, and whether it was a termination."""
 
     def play(key):
-        state, _ = env.reset(key)
+        state, _ = jit_reset(env, key)
 
         def step(state, key):
-            state, ts = env.step(key, state, jnp.zeros(2, jnp.int32))
+            state, ts = jit_step(env, key, state, jnp.zeros(2, jnp.int32))
             return state, (ts.terminated, ts.truncated)
 
         return jax.lax.scan(step, state, jax.random.split(key, num_steps))[1]
@@ -65,8 +66,8 @@ def test_preset_pays_what_its_source_says(name):
     env = build_env(compose([f"env={name}"]))
     env.check()
     payoff, horizon = PRESETS[name]
-    state, _ = env.reset(KEY)
-    _, ts = jax.vmap(env.step, (None, None, 0))(KEY, state, JOINT)
+    state, _ = jit_reset(env, KEY)
+    _, ts = jax.jit(jax.vmap(env.step, (None, None, 0)))(KEY, state, JOINT)
     np.testing.assert_allclose(ts.reward, np.array(payoff, np.float32))
     assert env.horizon == horizon
     assert env.fixed_horizon == horizon
@@ -74,9 +75,9 @@ def test_preset_pays_what_its_source_says(name):
 
 def test_each_seat_sees_its_own_action_first():
     env = game()
-    state, ts = env.reset(KEY)
+    state, ts = jit_reset(env, KEY)
     assert ts.obs["vector"].tolist() == [[0, 0, 0, 0], [0, 0, 0, 0]]
-    _, ts = env.step(KEY, state, jnp.array([0, 1]))
+    _, ts = jit_step(env, KEY, state, jnp.array([0, 1]))
     assert ts.obs["vector"].tolist() == [[1, 0, 0, 1], [0, 1, 1, 0]]
     assert ts.reward.tolist() == [0, 5]
     assert ts.events["cooperated"].tolist() == [1, 0]
@@ -125,7 +126,7 @@ def test_risk_of_the_stag_hunt_is_a_leaf_that_can_be_mapped():
 
     def hunts_alone(risk):
         risky = env.replace(sucker=risk)
-        return risky.step(KEY, risky.reset(KEY)[0], jnp.array([0, 1]))[1].reward
+        return risky.step(KEY, jit_reset(risky, KEY)[0], jnp.array([0, 1]))[1].reward
 
     risks = jnp.array([-2.0, -6.0, 0.5])
     assert jax.vmap(hunts_alone)(risks).tolist() == [[-2, 1], [-6, 1], [0.5, 1]]

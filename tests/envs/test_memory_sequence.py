@@ -8,6 +8,7 @@ import pytest
 from envs.memory_sequence import MemorySequence
 from marl.build import build_env
 from marl.config import compose
+from tests.probes import jit_reset, jit_step
 
 
 def game(*overrides, name="memory_sequence") -> MemorySequence:
@@ -21,7 +22,7 @@ SHORT = ("length=3", "instance=[2,0,1]", "num_trials=2", "demonstrators=1", "ora
 
 def test_trials_played_by_hand():
     env = game(*SHORT)
-    state, ts = env.reset(jax.random.key(0))
+    state, ts = jit_reset(env, jax.random.key(0))
     assert ts.obs["vector"][0].tolist() == [0, 0, 0, 0, 0, 0, 0, 1, 1]  # an oracle that knows says 2
     script = [  # action -> reward, ended a trial, own part, what the oracle shows, seen, done
         (2, 1, 0, [0, 0, 1, 0, 1], [1, 0, 0], 1, False),
@@ -31,7 +32,7 @@ def test_trials_played_by_hand():
         (1, 1, 1, [0, 1, 0, 1, 1], [0, 0, 0], 0, True),  # the whole string
     ]
     for i, (action, reward, ended, own, shown, seen, done) in enumerate(script):
-        state, ts = env.step(jax.random.key(i), state, jnp.array([action]))
+        state, ts = jit_step(env, jax.random.key(i), state, jnp.array([action]))
         assert ts.obs["vector"][0].tolist() == [*own, *shown, seen]
         assert (float(ts.reward[0]), float(ts.events["trials"][0]), bool(ts.done)) == (reward, ended, done)
         assert float(ts.events["score"][0]) == max(reward, 0)
@@ -39,10 +40,10 @@ def test_trials_played_by_hand():
 
 def test_without_ends_on_mistakes_a_trial_has_all_its_steps():
     env = game("length=3", "instance=[9,9,9]", name="memory_sequence_in_weights")
-    state, ts = env.reset(jax.random.key(0))
+    state, ts = jit_reset(env, jax.random.key(0))
     rewards = []
     for i, digit in enumerate((1, 9, 9)):
-        state, ts = env.step(jax.random.key(i), state, jnp.array([digit]))
+        state, ts = jit_step(env, jax.random.key(i), state, jnp.array([digit]))
         rewards.append(float(ts.reward[0]))
     assert rewards == [-1, 1, 1]
     assert ts.done
@@ -74,7 +75,7 @@ def trials(env, choose, num_games, num_steps):
         facts = jnp.stack([ts.events["score"][:, 0], jnp.ones(num_games), seen])
         return (state, ts), jnp.einsum("fe,ek->fk", facts, at)
 
-    first = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), num_games))
+    first = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), num_games))
     keys = jax.random.split(jax.random.key(1), num_steps)
     return np.asarray(jax.jit(lambda: jax.lax.scan(step, first, keys)[1].sum(0))()) / num_games
 
@@ -103,7 +104,7 @@ def test_who_copies_an_oracle_at_the_bound_scores_as_the_table_says(oracle_range
     skill = jnp.array([1 - 1 / (1 + oracle_range)])
     copy = lambda key, ts: ts.obs["vector"][:, :, 5:8].argmax(-1).astype(jnp.int32)
 
-    state, ts = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), 20_000))
+    state, ts = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), 20_000))
     state = state.replace(skill=jnp.broadcast_to(skill, state.skill.shape))
     show = lambda s, k: jax.vmap(env.oracles)(jax.random.split(k, 20_000), s)
     ts = ts.replace(obs=env.show(ts.obs, show(state, jax.random.key(5))[:, None]))
@@ -120,7 +121,7 @@ def test_who_copies_an_oracle_at_the_bound_scores_as_the_table_says(oracle_range
 
 def test_oracles_are_sorted_and_lie_below_their_bound():
     env = game("demonstrators=5", "oracle_range=2.0")
-    skill = np.asarray(jax.vmap(env.draw_skill)(jax.random.split(jax.random.key(0), 1000)))
+    skill = np.asarray(jax.jit(jax.vmap(env.draw_skill))(jax.random.split(jax.random.key(0), 1000)))
     assert (np.diff(skill) >= 0).all()
     assert skill.min() >= 0
     assert 0.64 < skill.max() <= 2 / 3

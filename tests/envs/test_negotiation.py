@@ -11,6 +11,7 @@ import pytest
 from envs.item_division import State, shares
 from marl.build import build, build_env
 from marl.config import ConfigError, compose
+from tests.probes import jit_reset, jit_step
 
 PRESETS = ("negotiation", "negotiation_discrete", "negotiation_proportion")
 
@@ -33,7 +34,7 @@ def state_of(first, second=None):
 def play(env, first, proposal, second=None):
     """TimeStep of one round."""
     dtype = jnp.int32 if env.discrete else jnp.float32
-    return env.step(jax.random.key(0), state_of(first, second), jnp.array(proposal, dtype))[1]
+    return jit_step(env, jax.random.key(0), state_of(first, second), jnp.array(proposal, dtype))[1]
 
 
 # the division
@@ -68,7 +69,7 @@ def test_discrete_and_continuous_proposals_earn_the_same():
 def test_pool_values_and_scale_are_fields():
     env = make(pool=[2.0, 1.0, 1.0], reward_scale=1.0)
     assert play(env, [5, 1, 1], [[5, 0, 0], [0, 5, 5]]).reward.tolist() == [10, 10]
-    state, _ = make(low_value=2.0, high_value=3.0).reset(jax.random.key(0))
+    state, _ = jit_reset(make(low_value=2.0, high_value=3.0), jax.random.key(0))
     assert set(np.asarray(state.value).ravel().tolist()) == {2, 3}
 
 
@@ -116,10 +117,10 @@ def test_values_do_not_depend_on_what_the_seats_do():
     env = make()
     ends = []
     for proposal in (jnp.zeros((2, 3)), jnp.full((2, 3), 5.0)):
-        state, _ = env.reset(jax.random.key(3))
+        state, _ = jit_reset(env, jax.random.key(3))
         seen = [state.value]
         for key in range(6):
-            state, _ = env.step(jax.random.key(key), state, proposal)
+            state, _ = jit_step(env, jax.random.key(key), state, proposal)
             seen.append(state.value)
         ends.append(np.stack(seen))
     np.testing.assert_array_equal(*ends)
@@ -131,13 +132,13 @@ def test_values_do_not_depend_on_what_the_seats_do():
 
 def test_observation_is_the_published_one_of_fifteen_numbers():
     env = make()
-    state, ts = env.reset(jax.random.key(0))
+    state, ts = jit_reset(env, jax.random.key(0))
     own, other = np.asarray(state.value)
     pool, none = np.ones(3), np.zeros(3)
     expected = [[*pool, *own, *none, *other, *none], [*pool, *other, *none, *own, *none]]
     np.testing.assert_allclose(ts.obs["vector"], np.array(expected) / 10, rtol=1e-6)
     proposal = np.array([[1, 2, 3], [4, 5, 0.5]], np.float32)
-    state, ts = env.step(jax.random.key(1), state, jnp.asarray(proposal))
+    state, ts = jit_step(env, jax.random.key(1), state, jnp.asarray(proposal))
     own, other = np.asarray(state.value)
     expected = [
         [*pool, *own, *proposal[0], *other, *proposal[1]],
@@ -147,7 +148,7 @@ def test_observation_is_the_published_one_of_fifteen_numbers():
 
 
 def test_episode_is_cut_after_fifty_rounds():
-    state, _ = make().reset(jax.random.key(0))
+    state, _ = jit_reset(make(), jax.random.key(0))
     for time, end in ((48, False), (49, True)):
         late = state.replace(time=jnp.int32(time))
         ts = make().step(jax.random.key(0), late, jnp.zeros((2, 3)))[1]

@@ -19,6 +19,7 @@ from envs.ordinal_game import (
 )
 from marl.build import build, build_env
 from marl.config import ConfigError, compose
+from tests.probes import jit_reset
 
 NUMBERS = range(1, NUM_GAMES + 1)
 
@@ -125,7 +126,7 @@ def test_all_games_can_be_played_side_by_side():
 
     def first_round(payoff):
         game = env.replace(payoff=payoff)
-        state, _ = game.reset(jax.random.key(0))
+        state, _ = jit_reset(game, jax.random.key(0))
         return game.step(jax.random.key(0), state, jnp.array([1, 0]))[1].reward
 
     np.testing.assert_array_equal(jax.vmap(first_round)(jnp.asarray(PAYOFFS)), PAYOFFS[:, 1, 0])

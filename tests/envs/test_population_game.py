@@ -8,6 +8,7 @@ import pytest
 from envs.population.partners import adjacency, neighbours
 from marl.build import load
 from marl.validation import ConfigError
+from tests.probes import jit_reset
 
 KEY = jax.random.key(0)
 C, D = 0, 1
@@ -23,7 +24,7 @@ class Play:
     def __init__(self, env):
         self.env, self.count = env, 0
         self.do = jax.jit(env.step)
-        self.state, self.ts = env.reset(KEY)
+        self.state, self.ts = jit_reset(env, KEY)
 
     def step(self, **told):
         """`told`: seat_I=action."""
@@ -105,7 +106,7 @@ def test_last_moves_are_unknown_at_first_and_against_anyone(direct):
 
 def test_a_third_party_is_neither_player_and_every_other_seat_alike():
     env = game("env.punishment.kind=third_party", "env.num_players=5")
-    draw = jax.vmap(lambda key: env.partners.third_parties(key, jnp.array([1, 3]), 5))
+    draw = jax.jit(jax.vmap(lambda key: env.partners.third_parties(key, jnp.array([1, 3]), 5)))
     third = np.asarray(draw(jax.random.split(KEY, 6000)))
     assert set(third.ravel()) == {0, 2, 4}
     shares = [(third == seat).mean() for seat in (0, 2, 4)]

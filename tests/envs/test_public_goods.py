@@ -9,6 +9,7 @@ from envs.matrix_game import MatrixGame
 from envs.public_goods import PublicGoods
 from marl.build import build_env
 from marl.config import compose
+from tests.probes import jit_reset, jit_step
 
 KEY = jax.random.key(0)
 
@@ -19,7 +20,7 @@ def game(**changes):
 
 
 def play(env, action):
-    return env.step(KEY, env.reset(KEY)[0], jnp.array(action))[1]
+    return jit_step(env, KEY, jit_reset(env, KEY)[0], jnp.array(action))[1]
 
 
 def test_three_contributors_of_four_get_24_and_the_free_rider_44():
@@ -47,12 +48,12 @@ def test_the_group_earns_most_if_all_contribute_and_least_if_none_does():
 
 def test_a_seat_sees_its_action_and_the_shares_of_the_others():
     env = game()
-    assert env.reset(KEY)[1].obs["vector"].tolist() == [[0, 0, 0, 0]] * 4
+    assert jit_reset(env, KEY)[1].obs["vector"].tolist() == [[0, 0, 0, 0]] * 4
     seen = play(env, [0, 0, 1, 0]).obs["vector"]
     third = 1 / 3
     expected = [[1, 0, 2 * third, third]] * 2 + [[0, 1, 1, 0]] + [[1, 0, 2 * third, third]]
     np.testing.assert_allclose(seen, expected, rtol=1e-6)
-    assert game(num_players=50).reset(KEY)[1].obs["vector"].shape == (50, 4)
+    assert jit_reset(game(num_players=50), KEY)[1].obs["vector"].shape == (50, 4)
 
 
 def test_two_players_are_a_prisoners_dilemma_with_the_observation_of_matrix_games():
@@ -68,11 +69,11 @@ def test_two_players_are_a_prisoners_dilemma_with_the_observation_of_matrix_game
 def test_every_episode_is_cut_at_the_horizon():
     env = game(horizon=3)
     assert env.fixed_horizon == 3
-    state, ts = env.reset(KEY)
+    state, ts = jit_reset(env, KEY)
     kinds = jax.tree.map(jax.typeof, (state, ts))
     cut = []
     for _ in range(3):
-        state, ts = env.step(KEY, state, jnp.zeros(4, jnp.int32))
+        state, ts = jit_step(env, KEY, state, jnp.zeros(4, jnp.int32))
         assert jax.tree.map(jax.typeof, (state, ts)) == kinds
         cut.append((bool(ts.truncated), bool(ts.terminated)))
     assert cut == [(False, False), (False, False), (True, False)]

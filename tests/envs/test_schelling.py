@@ -8,6 +8,7 @@ from envs.schelling_turns import STILL, windows
 from marl.build import load
 from marl.segregation import morans_i, same_fraction
 from tests import conformance
+from tests.probes import jit_reset
 
 KEY = jax.random.key(0)
 UP, LEFT, DOWN, RIGHT = range(4)
@@ -29,7 +30,7 @@ step = jax.jit(lambda env, key, state, action: env.step(key, state, action))
 def placed(env, *cells, life=10.0):
     """A state with the seats on (row, column), None for the dead, who saw their windows there."""
     cell = [NOWHERE if c is None else SIZE * c[0] + c[1] for c in cells]
-    state, _ = env.reset(KEY)
+    state, _ = jit_reset(env, KEY)
     who = np.zeros(NOWHERE + 1, np.int32)
     for seat, c in enumerate(cell):
         who[c] = (seat + 1) * (c < NOWHERE)
@@ -157,7 +158,7 @@ def test_it_plays_alike_without_compilation():
 
 def random_play(env, key, steps):
     """(states after, actions, TimeSteps after), each [steps, ...], of uniform moves."""
-    state, ts = env.reset(key)
+    state, ts = jit_reset(env, key)
 
     def one(now, key):
         state, ts = now

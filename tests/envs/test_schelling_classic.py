@@ -12,6 +12,7 @@ from envs.schelling_classic import SEEK, STAY
 from envs.schelling_plain import PlainSchelling
 from marl import segregation
 from marl.build import load
+from tests.probes import jit_reset
 
 GAME = load("env=schelling_classic").env
 MESA = load("env=schelling_classic_mesa").env
@@ -45,7 +46,7 @@ def boards(site, game):
 def final(game, key, steps=200):
     """Share content at first, then the same-type fraction, share content and steps at the end."""
     start_key, key = jax.random.split(key)
-    state, _ = game.reset(start_key)
+    state, _ = jit_reset(game, start_key)
     first = state.content.mean()
     seek = jnp.full(game.num_agents, SEEK, jnp.int32)
 
@@ -122,7 +123,7 @@ def test_nobody_is_lost_and_only_the_discontent_who_seek_move(move, update):
         move=move, update=update, threshold=0.5, rows=7, columns=9, num_residents=(25, 20), torus=True
     )
     step = jax.jit(game.step)
-    state, _ = game.reset(KEY)
+    state, _ = jit_reset(game, KEY)
     for i in range(6):
         seeks = jax.random.bernoulli(jax.random.key(i), 0.7, (45,))
         new, ts = step(jax.random.key(i), state, seeks.astype(jnp.int32))
@@ -165,7 +166,7 @@ def test_all_shares_that_equal_the_threshold_are_enough():
 def test_reward_is_content_less_the_cost_of_moving():
     game, site = site_of([[1, 1, 0], [0, 2, 0], [2, 0, 1]])
     game = game.replace(threshold=0.5, move_cost=0.25)
-    state = game.reset(KEY)[0].replace(site=site, content=game.judged(site)[2])
+    state = jit_reset(game, KEY)[0].replace(site=site, content=game.judged(site)[2])
     _, ts = game.step(KEY, state, jnp.full(5, SEEK))
     np.testing.assert_allclose(ts.reward, ts.events["content"] - 0.25 * ts.events["moved"])
     assert ts.events["moved"].tolist() == [0, 0, 1, 1, 0]
@@ -190,15 +191,19 @@ def test_movers_one_after_another_reach_every_vacancy_alike():
     """Two movers, one vacancy: the first takes it and the second the cell that it left, in either order."""
     site, moves = jnp.arange(4, dtype=jnp.int32), jnp.array([True, True, False])
     keys = jax.random.split(KEY, 400)
-    found = np.asarray(jax.vmap(relocation.one_after_another, in_axes=(0, None, None))(keys, site, moves))
+    found = np.asarray(
+        jax.jit(jax.vmap(relocation.one_after_another, in_axes=(0, None, None)))(keys, site, moves)
+    )
     ways = {(3, 0, 2, 1), (1, 3, 2, 0)}
     assert {tuple(x) for x in found.tolist()} == ways
     assert 160 < (found[:, 0] == 3).sum() < 240
     # and as in the slow loop: where three movers end, with two vacancies
     moves, site = jnp.ones(3, bool), jnp.arange(5, dtype=jnp.int32)
-    fast = np.asarray(jax.vmap(relocation.one_after_another, in_axes=(0, None, None))(keys, site, moves))
+    fast = np.asarray(
+        jax.jit(jax.vmap(relocation.one_after_another, in_axes=(0, None, None)))(keys, site, moves)
+    )
     game = GAME.replace(rows=1, columns=5, num_residents=(2, 1))
-    slow = jax.vmap(lambda k: relocation.in_turn(k, site, moves, game, anew=False))(keys)
+    slow = jax.jit(jax.vmap(lambda k: relocation.in_turn(k, site, moves, game, anew=False)))(keys)
     for seat in range(3):
         shares = [np.bincount(np.asarray(x)[:, seat], minlength=5) / 400 for x in (fast, slow)]
         np.testing.assert_allclose(*shares, atol=0.11)
@@ -207,7 +212,7 @@ def test_movers_one_after_another_reach_every_vacancy_alike():
 def test_at_once_all_vacancies_fill_up_and_movers_have_equal_chances():
     site, moves = jnp.arange(8, dtype=jnp.int32), jnp.array([True, True, False, True, True, False])
     keys = jax.random.split(KEY, 400)
-    found = np.asarray(jax.vmap(relocation.all_at_once, in_axes=(0, None, None))(keys, site, moves))
+    found = np.asarray(jax.jit(jax.vmap(relocation.all_at_once, in_axes=(0, None, None)))(keys, site, moves))
     gone = found[:, :6] != np.arange(6)
     assert (gone.sum(1) == 2).all()
     assert (np.sort(found, axis=1) == np.arange(8)).all()
@@ -234,6 +239,6 @@ def test_rules_that_do_not_fit_are_refused(changes, message):
 
 def test_picture_shows_the_types():
     game, site = site_of([[1, 0], [2, 2]])
-    picture = game.picture(game.reset(KEY)[0].replace(site=site))
+    picture = game.picture(jit_reset(game, KEY)[0].replace(site=site))
     assert picture.shape == (240, 240, 3)
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) == 3

@@ -6,12 +6,13 @@ import numpy as np
 
 from envs.snowdrift_grid import REMOVE
 from tests.envs.grid_tools import KEY, cells, draws, preset, random_play, squares, stand, step
+from tests.probes import jit_reset
 
 UP, STAY = 0, 4
 
 
 def start(env, *places, piles):
-    state = stand(env, env.reset(KEY)[0], *places)
+    state = stand(env, jit_reset(env, KEY)[0], *places)
     return state.replace(piles=cells(env, *piles))
 
 
@@ -54,7 +55,7 @@ def test_clearing_all_pays_120_and_the_game_goes_on_to_its_horizon():
 
 def test_piles_start_on_different_uniform_cells():
     env, num = preset("snowdrift_grid"), 4000
-    piles = np.asarray(jax.vmap(lambda key: env.reset(key)[0].piles)(jax.random.split(KEY, num)))
+    piles = np.asarray(jax.jit(jax.vmap(lambda key: env.reset(key)[0].piles))(jax.random.split(KEY, num)))
     assert all(len(set(row)) == 6 for row in piles.tolist())
     counts = np.bincount(piles.ravel(), minlength=64)
     assert (abs(counts - num * 6 / 64) <= 5 * np.sqrt(num * 6 / 64)).all()

@@ -11,6 +11,7 @@ from envs.item_division import State
 from envs.split import DRAWS
 from marl.build import build_env
 from marl.config import compose
+from tests.probes import jit_reset
 
 
 @functools.cache
@@ -50,7 +51,7 @@ def test_every_admissible_draw_is_equally_likely():
 def test_values_do_not_depend_on_what_the_seats_do():
     seen = []
     for proposal in (jnp.zeros((2, 3), jnp.int32), jnp.full((2, 3), 10)):
-        state, _ = game().reset(jax.random.key(3))
+        state, _ = jit_reset(game(), jax.random.key(3))
         values = [state.value]
         for key in range(6):
             state, _ = game().step(jax.random.key(key), state, proposal)
@@ -84,7 +85,7 @@ def test_proposals_are_told_by_whose_value_is_lower():
 
 
 def test_observation_shows_the_last_round_with_its_values():
-    state, ts = game().reset(jax.random.key(0))
+    state, ts = jit_reset(game(), jax.random.key(0))
     assert ts.obs["vector"].shape == (2, 21)
     assert not ts.obs["vector"][:, np.r_[6:9, 12:21]].any(), "no round has been played"
     old, proposal = np.asarray(state.value), np.array([[1, 2, 3], [4, 5, 6]])

@@ -7,13 +7,14 @@ import pytest
 
 from envs.stag_hunt_grid import HUNT_HARE, HUNT_STAG
 from tests.envs.grid_tools import KEY, cells, draws, preset, random_play, squares, stand, step
+from tests.probes import jit_reset
 
 UP, STAY = 0, 4
 HARES, STAGS = [(0, 0), (0, 7), (7, 0), (7, 7)], [(3, 3), (4, 4)]
 
 
 def start(env, *places):
-    state = stand(env, env.reset(KEY)[0], *places)
+    state = stand(env, jit_reset(env, KEY)[0], *places)
     return state.replace(hares=cells(env, *HARES), stags=cells(env, *STAGS))
 
 
@@ -81,7 +82,7 @@ def test_the_best_total_is_20_and_the_game_goes_on_to_its_horizon():
 
 def test_prey_starts_on_different_uniform_cells():
     env, num = preset("stag_hunt_grid"), 4000
-    state = jax.vmap(lambda key: env.reset(key)[0])(jax.random.split(KEY, num))
+    state = jax.jit(jax.vmap(lambda key: env.reset(key)[0]))(jax.random.split(KEY, num))
     prey = np.concatenate([state.hares, state.stags], axis=1)
     assert all(len(set(row)) == 6 for row in prey.tolist())
     for kind, mean in ((state.hares, num * 4 / 64), (state.stags, num * 2 / 64)):

@@ -10,6 +10,7 @@ import pytest
 from envs.travelling_salesperson import DIAGONAL, TravellingSalesperson
 from marl.build import build_env
 from marl.config import compose
+from tests.probes import jit_reset, jit_step
 
 OWN = [(0.609, 0.898), (0.113, 0.742), (0.674, 0.081), (0.553, 0.771), (0.458, 0.839), (0.243, 0.219)]
 
@@ -25,10 +26,10 @@ def walk(env, orders):
     orders = jnp.asarray(orders, jnp.int32)
 
     def one(key, order):
-        state, _ = env.reset(key)
+        state, _ = jit_reset(env, key)
 
         def step(state, action):
-            state, ts = env.step(key, state, action[None])
+            state, ts = jit_step(env, key, state, action[None])
             return state, (ts.events["score"][0], ts.events["trials"][0])
 
         score, ended = jax.lax.scan(step, state, order)[1]
@@ -39,7 +40,7 @@ def walk(env, orders):
 
 def test_trials_walked_by_hand():
     env = game("num_cities=3", "num_trials=2", "demonstrators=0", "instance=[[0,0],[1,0],[1,1]]")
-    state, ts = env.reset(jax.random.key(0))
+    state, ts = jit_reset(env, jax.random.key(0))
     assert ts.obs["vector"][0].tolist() == [0] * 6
     side = 1 - 1 / DIAGONAL
     script = [  # action -> reward, ended, done
@@ -48,7 +49,7 @@ def test_trials_walked_by_hand():
         (0, -1, 1, True),  # the start is visited
     ]
     for action, reward, ended, done in script:
-        state, ts = env.step(jax.random.key(0), state, jnp.array([action]))
+        state, ts = jit_step(env, jax.random.key(0), state, jnp.array([action]))
         assert float(ts.reward[0]) == pytest.approx(reward, abs=1e-6)
         assert (float(ts.events["trials"][0]), bool(ts.done)) == (ended, done)
         assert ts.obs["vector"][0, :4].tolist() == [*np.eye(3)[action], ended]
@@ -84,7 +85,7 @@ def nearest_first(cities):
 def test_scores_of_known_ways_to_travel(name, games, expected):
     env, rng = game("demonstrators=0", name=name), np.random.default_rng(0)
     keys = jax.random.split(jax.random.key(0), games)
-    cities = np.asarray(jax.vmap(lambda key: env.reset(key)[0].instance)(keys))
+    cities = np.asarray(jax.jit(jax.vmap(lambda key: env.reset(key)[0].instance))(keys))
     near = walk(env, [nearest_first(x) for x in cities])[0].mean()
     chance = walk(env, [1 + rng.permutation(env.num_cities - 1) for _ in range(games)])[0].mean()
     np.testing.assert_allclose([near, chance], expected, rtol=0.008)
@@ -93,7 +94,7 @@ def test_scores_of_known_ways_to_travel(name, games, expected):
 def test_the_best_path_of_random_cities():
     env = game("demonstrators=0")
     keys = jax.random.split(jax.random.key(1), 1000)
-    cities = np.asarray(jax.vmap(env.draw_instance)(keys))
+    cities = np.asarray(jax.jit(jax.vmap(env.draw_instance))(keys))
     far = np.linalg.norm(cities[:, :, None] - cities[:, None], axis=-1)  # [games, 6, 6]
     orders = np.array([(0, *order) for order in itertools.permutations(range(1, 6))])
     worth = (1 - far[:, orders[:, :-1], orders[:, 1:]] / DIAGONAL).sum(-1)
@@ -102,14 +103,14 @@ def test_the_best_path_of_random_cities():
 
 def test_cold_oracles_go_to_the_nearest_of_the_first_city_and_the_best_stands_first():
     env = game(f"instance={[list(city) for city in OWN]}", "oracle_temperature_range=0.0")
-    state, ts = env.reset(jax.random.key(0))
+    state, ts = jit_reset(env, jax.random.key(0))
     shown = ts.obs["vector"][0, 8:26].reshape(3, 6).argmax(-1)
     assert shown.tolist() == [3, 3, 3]  # nearest of city 0, not yet visited
     assert ts.obs["vector"][0, -1] == 1
-    state, ts = env.step(jax.random.key(0), state, jnp.array([3]))
+    state, ts = jit_step(env, jax.random.key(0), state, jnp.array([3]))
     far = np.linalg.norm(np.array(OWN) - OWN[0], axis=-1)
     assert env.oracles(jax.random.key(0), state).tolist() == [np.argsort(far)[2]] * 3
-    skill = np.asarray(jax.vmap(game().draw_skill)(jax.random.split(jax.random.key(0), 500)))
+    skill = np.asarray(jax.jit(jax.vmap(game().draw_skill))(jax.random.split(jax.random.key(0), 500)))
     assert (np.diff(skill) >= 0).all()
     assert skill.max() <= 0.5
     assert skill.mean() == pytest.approx(0.25, abs=0.02)
@@ -117,9 +118,9 @@ def test_cold_oracles_go_to_the_nearest_of_the_first_city_and_the_best_stands_fi
 
 def test_novices_choose_at_random():
     env = game().novices()
-    state, _ = env.reset(jax.random.key(0))
+    state, _ = jit_reset(env, jax.random.key(0))
     draws = np.asarray(
-        jax.vmap(lambda key: env.oracles(key, state))(jax.random.split(jax.random.key(1), 2000))
+        jax.jit(jax.vmap(lambda key: env.oracles(key, state)))(jax.random.split(jax.random.key(1), 2000))
     )
     share = np.bincount(draws.ravel(), minlength=6) / draws.size
     np.testing.assert_allclose(share, 1 / 6, atol=0.03)

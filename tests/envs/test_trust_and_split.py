@@ -10,6 +10,7 @@ import pytest
 from envs.trust_and_split import FIRST_SPEAKS, PROPOSE, SECOND_SPEAKS
 from marl.build import build, build_env
 from marl.config import ConfigError, compose
+from tests.probes import jit_reset
 
 ROCK, PAPER, SCISSORS = range(3)
 SYMBOLS, COINS = 3, 10
@@ -30,7 +31,7 @@ def step():
 
 def start(hands=(PAPER, ROCK), speaker=0):
     """A fresh game with given hands and first speaker."""
-    state, _ = game().reset(jax.random.key(0))
+    state, _ = jit_reset(game(), jax.random.key(0))
     return state.replace(hand=jnp.array(hands, jnp.int32), speaker=jnp.int32(speaker))
 
 
@@ -87,7 +88,7 @@ def test_rounds_take_three_steps_and_episodes_ten_rounds():
 
 
 def test_stage_is_the_phase():
-    state, ts = game().reset(jax.random.key(0))
+    state, ts = jit_reset(game(), jax.random.key(0))
     found = [ts.obs["stage"].tolist()]
     for ts in play_round(state)[0]:
         found.append(ts.obs["stage"].tolist())
@@ -230,7 +231,7 @@ def test_hands_stay_for_a_round_and_the_first_speaker_alternates():
 def test_hands_and_speakers_do_not_depend_on_what_the_seats_do():
     seen = []
     for said, kept in (((0, 1), (0, 10)), ((2, 2), (10, 10)), ((1, 0), (3, 4))):
-        state, _ = game().reset(jax.random.key(5))
+        state, _ = jit_reset(game(), jax.random.key(5))
         facts = []
         for number in range(5):
             facts.append([*state.hand.tolist(), int(state.speaker)])
@@ -245,7 +246,7 @@ def test_hands_and_speakers_do_not_depend_on_what_the_seats_do():
 def test_symbols_and_coins_are_fields():
     env = game().replace(num_symbols=5, num_coins=4)
     assert env.action_space.n == 5 + 5 + 1
-    state, ts = env.reset(jax.random.key(0))
+    state, ts = jit_reset(env, jax.random.key(0))
     assert ts.obs["vector"].shape == (2, 7 + 2 * 5 + 4)
     ts = env.step(jax.random.key(0), state.replace(time=jnp.int32(PROPOSE)), jnp.array([5 + 4, 5 + 4]))[1]
     assert sorted(ts.events["points"].tolist()) == [2, 20]

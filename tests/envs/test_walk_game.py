@@ -9,6 +9,7 @@ from envs.snowdrift_grid import PILE, REMOVE
 from envs.walk_game import one_a_cell
 from marl.render import PALETTE
 from tests.envs.grid_tools import KEY, cells, on_map, preset, squares, stand, step
+from tests.probes import jit_reset
 
 UP, DOWN, LEFT, RIGHT, STAY = range(5)
 ROOM = ["....", "....", "...."]
@@ -20,7 +21,7 @@ def room(**fields):
 
 
 def start(env, *places, piles=((0, 0), (2, 3))):
-    state = stand(env, env.reset(KEY)[0], *places)
+    state = stand(env, jit_reset(env, KEY)[0], *places)
     return state.replace(piles=cells(env, *piles))
 
 
@@ -92,7 +93,7 @@ def test_the_default_view_holds_the_whole_map_and_seats_with_their_items(name):
 def test_permuting_seats_permutes_views(name):
     env, turn = preset(name), np.roll(np.arange(preset(name).num_agents), 1)
     look = jax.jit(env._view)
-    state = env.reset(KEY)[0]
+    state = jit_reset(env, KEY)[0]
     item = env.items(state)
     first, second = (np.asarray(look(item, cell)) for cell in (state.cell, state.cell[turn]))
     np.testing.assert_array_equal(first[turn], second)
@@ -102,7 +103,7 @@ def test_one_of_those_who_want_the_same_gets_it_at_random():
     cell = jnp.array([3, 3, 3, 5, 5, 7])
     wants = jnp.array([True, True, True, True, False, False])
     bits = jax.random.bits(KEY, (10_000, 6))
-    got = np.asarray(jax.vmap(lambda b: one_a_cell(b, cell, wants))(bits))
+    got = np.asarray(jax.jit(jax.vmap(lambda b: one_a_cell(b, cell, wants)))(bits))
     assert (got[:, :3].sum(1) == 1).all()
     assert (abs(got[:, :3].sum(0) - 10_000 / 3) <= 5 * np.sqrt(10_000 * 2 / 9)).all()
     assert got[:, 3].all()

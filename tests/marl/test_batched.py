@@ -64,7 +64,7 @@ def test_a_step_is_the_games_own_step_with_keys_split_from_the_one_that_is_carri
     before, _, final, after = play(env)[0]
     key, step_key, _ = jax.random.split(before.key, 3)
     action = jnp.full((GAMES, 3), TAKE)
-    own = jax.vmap(env.step)(jax.random.split(step_key, GAMES), before.state, action)[1]
+    own = jax.jit(jax.vmap(env.step))(jax.random.split(step_key, GAMES), before.state, action)[1]
     assert_equal(final, own, exact=False)
     assert (jax.random.key_data(after.key) == jax.random.key_data(key)).all()
     assert len(np.unique(np.asarray(final.reward))) == final.reward.size

@@ -94,7 +94,9 @@ def test_a_learner_plays_beside_a_frozen_policy_and_a_scripted_player(trained):
         setup = load(*TINY, f"seats=[0,'{other}']")
         sizes = {"num_episodes": 2, "max_steps": 6, "greedy": False}
         learner = setup.algo.init(
-            jax.random.key(0), setup.env, jax.vmap(setup.env.reset)(jax.random.split(jax.random.key(0), 2))[1]
+            jax.random.key(0),
+            setup.env,
+            jax.jit(jax.vmap(setup.env.reset))(jax.random.split(jax.random.key(0), 2))[1],
         )
         found = play(setup.env, setup.algo, learner, jax.random.key(1), **sizes)
         assert found.return_.shape == (2, 2)

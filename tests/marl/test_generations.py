@@ -29,7 +29,7 @@ def lives(*overrides, **rules):
 def test_the_best_survive_and_have_the_newborns():
     score = jnp.array([3.0, 1.0, 2.0, 0.0, -1.0])
     draw = lambda key: parents(key, score, num_survivors=2, selection="best")
-    rows = np.asarray(jax.vmap(draw)(jax.random.split(jax.random.key(0), 400)))
+    rows = np.asarray(jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), 400)))
     assert (rows[:, :2] == [0, 2]).all()
     assert set(np.unique(rows[:, 2:])) == {0, 2}
     np.testing.assert_allclose((rows[:, 2:] == 0).mean(), 0.5, atol=0.05)
@@ -38,7 +38,7 @@ def test_the_best_survive_and_have_the_newborns():
 def test_random_survivors_are_all_alike_whatever_their_score():
     score = jnp.array([3.0, 1.0, 2.0, 0.0])
     draw = lambda key: parents(key, score, num_survivors=2, selection="random")
-    rows = np.asarray(jax.vmap(draw)(jax.random.split(jax.random.key(0), 2000)))
+    rows = np.asarray(jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), 2000)))
     assert (rows[:, 0] != rows[:, 1]).all()
     assert ((rows[:, 2:, None] == rows[:, None, :2]).any(2)).all(), "newborns are children of survivors"
     np.testing.assert_allclose([(rows == seat).mean() for seat in range(4)], 0.25, atol=0.02)

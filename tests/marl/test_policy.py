@@ -47,7 +47,7 @@ def exported(trained):
 
 def views(policy, num, seed=0):
     """`num` different observations of one seat, leaves [num, ...]."""
-    ts = jax.vmap(policy.env.reset)(jax.random.split(jax.random.key(seed), num))[1]
+    ts = jax.jit(jax.vmap(policy.env.reset))(jax.random.split(jax.random.key(seed), num))[1]
     draw = lambda x: jax.random.uniform(jax.random.key(seed), (num, *x.shape[2:]))
     return {name: draw(x) for name, x in ts.obs.items()}
 
@@ -83,7 +83,7 @@ def test_a_policy_acts_as_its_learner_did_in_training(trained):
     learner = jax.tree.map(lambda x: x[1], learners)
     policies = [load_policy(f"{trained}:1", seat) for seat in (0, 1)]
     obs = views(policies[0], 32)
-    ts = jax.vmap(setup.env.reset)(jax.random.split(jax.random.key(0), 32))[1]
+    ts = jax.jit(jax.vmap(setup.env.reset))(jax.random.split(jax.random.key(0), 32))[1]
     ts = ts.replace(obs={name: np.stack([x, x], 1) for name, x in obs.items()})
     carry = setup.algo.initial_carry(setup.env, ts)
     action, carry, _ = setup.algo.act(setup.env, learner, carry, ts, jax.random.key(0), greedy=True)

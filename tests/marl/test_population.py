@@ -159,7 +159,7 @@ def test_a_learning_member_leaves_the_frozen_one_alone():
     payoff = np.array([[[1, 0], [0, 1]], [[0, 1], [1, 0]]], np.float32)
     env = env.replace(payoff=payoff)
     member = ppo((0,))
-    _, ts = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), 8))
+    _, ts = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), 8))
     past = member.init(jax.random.key(9), env, ts.take([1], axis=1))
     mixture = Mixture(members=(member, Frozen(algo=member, learner=past)), holder=(1, 0))
     before = start(mixture, env, jax.random.key(1), 8)
@@ -173,7 +173,7 @@ def test_frozen_acts_like_its_algorithm():
     env = MatrixGame(
         payoff=np.ones((2, 2, 2), np.float32), continuation_prob=1.0, horizon=4, ends_by_chance=False
     )
-    _, ts = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), 64))
+    _, ts = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), 64))
     algo = ppo((0, 1))
     learner = algo.init(jax.random.key(1), env, ts)
     frozen = Frozen(algo=algo, learner=learner)

@@ -132,7 +132,7 @@ def found(num):
 @pytest.mark.parametrize(
     "program",
     [
-        pytest.param(WORLD, id="a world"),
+        pytest.param(WORLD, id="a world", marks=pytest.mark.slow),
         pytest.param(COMPARED.replace("{}", DONORS), id="generations of donors"),
         pytest.param(COMPARED.replace("{}", PUPILS), id="generations of learners", marks=pytest.mark.slow),
     ],

@@ -8,6 +8,7 @@ from gymnasium import spaces
 
 from envs.mechanisms.gifting import Gifting
 from tests.conformance import assert_equal, play
+from tests.probes import jit_reset
 from tests.toys import COOPERATE, DEFECT, LEAVE, TAKE, WATCH, Commons, commons, dilemma, follow
 
 KEY = jax.random.key(0)
@@ -98,9 +99,9 @@ def test_random_legal_play_keeps_budgets_and_uses_them(mode):
 
 def test_budgets_start_anew_with_the_episode():
     env = gifting(dilemma(), "fixed_budget", budget=2.0)
-    state, _ = env.reset(KEY)
+    state, _ = jit_reset(env, KEY)
     env.step(KEY, state, np.array([GIFT, GIFT]))
-    assert env.reset(KEY)[0].budget.tolist() == [2, 2]
+    assert jit_reset(env, KEY)[0].budget.tolist() == [2, 2]
 
 
 def test_a_random_idle_is_uniform_over_the_legal_actions():

@@ -9,6 +9,7 @@ from envs.mechanisms.punishment import Punishment
 from marl.build import load
 from marl.validation import ConfigError
 from tests.conformance import assert_equal
+from tests.probes import jit_reset
 from tests.toys import COOPERATE, DEFECT, LEAVE, TAKE, WATCH, commons, dilemma, follow
 
 KEY = jax.random.key(0)
@@ -85,10 +86,10 @@ def test_inequity_of_the_past_costs_where_nothing_is_earned():
 
 def test_smoothed_rewards_start_anew_with_the_episode():
     env = averse(dilemma())
-    state, _ = env.reset(KEY)
+    state, _ = jit_reset(env, KEY)
     state, _ = env.step(KEY, state, np.array([COOPERATE, DEFECT]))
     assert state.trace.tolist() == [0, 5]
-    assert env.reset(KEY)[0].trace.tolist() == [0, 0]
+    assert jit_reset(env, KEY)[0].trace.tolist() == [0, 0]
 
 
 def test_seats_see_smoothed_rewards_own_first_only_if_asked():

@@ -10,6 +10,7 @@ from gymnasium import spaces
 from envs.mechanisms.gifting import Gifting
 from envs.mechanisms.punishment import Punishment
 from tests.conformance import assert_equal, play
+from tests.probes import jit_reset
 from tests.toys import COOPERATE, DEFECT, LEAVE, TAKE, WATCH, Commons, commons, dilemma, follow
 
 KEY = jax.random.key(0)
@@ -100,7 +101,7 @@ def test_neutral_stage_gives_the_rounds_of_the_bare_game_bit_for_bit():
     moves = np.array([[TAKE, LEAVE, LEAVE], [3, 4, 5], [LEAVE, TAKE, TAKE], [4, 4, 4]])
     env = punishment(bare, cost=0.0, fine=0.0)
     _, state, ts = follow(env, KEY, moves)
-    inner = bare.reset(KEY)[0]
+    inner = jit_reset(bare, KEY)[0]
     for time in (0, 2):
         inner, expected = jax.jit(bare.step)(jax.random.fold_in(KEY, time), inner, moves[time])
         assert_equal(jax.tree.map(operator.itemgetter(time), state.inner), inner, exact=True)

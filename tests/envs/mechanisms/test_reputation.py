@@ -7,6 +7,7 @@ import pytest
 from envs.mechanisms.punishment import Punishment
 from envs.mechanisms.reputation import Reputation
 from tests.conformance import assert_equal
+from tests.probes import jit_reset
 from tests.toys import COOPERATE, DEFECT, LEAVE, TAKE, WATCH, commons, dilemma, follow
 
 KEY = jax.random.key(0)
@@ -29,9 +30,9 @@ def test_each_seat_sees_all_scores_its_own_first_also_without_other_features():
 
 def test_scores_start_anew_with_the_episode():
     env = Reputation(env=dilemma(), weights=WEIGHTS)
-    state, _ = env.reset(KEY)
+    state, _ = jit_reset(env, KEY)
     env.step(KEY, state, np.array([COOPERATE, COOPERATE]))
-    assert env.reset(KEY)[0].score.tolist() == [0, 0]
+    assert jit_reset(env, KEY)[0].score.tolist() == [0, 0]
 
 
 def test_a_stage_of_punishment_changes_no_score_of_the_game_inside():

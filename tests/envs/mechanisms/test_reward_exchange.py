@@ -36,7 +36,7 @@ def test_without_self_interest_two_seats_swap_rewards():
 @pytest.mark.parametrize("self_interest", [0.0, 0.3333, 0.9])
 def test_the_sum_of_rewards_stays_whatever_is_exchanged(num, self_interest):
     rewards = np.random.default_rng(num).normal(scale=3, size=(200, num)).astype(np.float32)
-    found = jax.vmap(exchange(commons(num), self_interest).utility)(rewards)
+    found = jax.jit(jax.vmap(exchange(commons(num), self_interest).utility))(rewards)
     np.testing.assert_allclose(found.sum(1), rewards.sum(1), atol=1e-4)
 
 
