@@ -14,6 +14,7 @@ from rich.table import Table
 from marl.config import describe, groups
 
 PLAIN_LINE_EVERY_S = 10.0
+ROWS = 16  # of a table, for each metric
 SHOWN = ("cooperation_rate", "reward", "return", "equality")
 
 
@@ -56,12 +57,17 @@ class ChunkProgress:
 
 
 def print_summary(title: str, summary: dict[str, Any], shown: Sequence[str] = SHOWN) -> None:
-    """A table of the final metrics `shown`: mean, IQM, 95 % interval and number of seeds."""
+    """A table of the final metrics `shown`: mean, IQM, 95 % interval and number of seeds.
+
+    Of many swept values (the points of a curve, say) ROWS are shown, the first and the last among them.
+    """
     points = summary["sweep"]
+    rows = sorted({round(i * (len(points) - 1) / (ROWS - 1)) for i in range(ROWS)}) if points else [0]
     table = Table(title=title, title_justify="left")
     for column in (*(points[0] if points else ()), "metric", "mean", "IQM", "95 % interval", "n"):
         table.add_column(column, justify="left" if column == "metric" else "right")
-    for i, point in enumerate(points or [{}]):
+    for i in rows:
+        point = points[i] if points else {}
         for name in (n for n in shown if n in summary["metrics"]):
             found = summary["metrics"][name]
             pick = lambda key, found=found, i=i: found[key][i] if points else found[key]
@@ -71,6 +77,8 @@ def print_summary(title: str, summary: dict[str, Any], shown: Sequence[str] = SH
             shown_n = str(count) if count == seeds else f"{count}/{seeds}"
             table.add_row(*values, name, _number(pick("mean")), _number(pick("iqm")), interval, shown_n)
     Console(width=None if sys.stdout.isatty() else 110).print(table)
+    if len(rows) < len(points):
+        print(f"{len(rows)} of {len(points)} values shown; the files have all")
     if summary["lost"]:
         print(f"WARNING: diverged and left out: {', '.join(map(str, summary['lost']))}")
     if "compile_s" not in summary:  # measured, not trained
