@@ -17,6 +17,8 @@ from pathlib import Path
 
 from marl import WIDE
 
+TRIED = "MARL_XLA_FLAGS_TRIED"  # the variable that holds flags with which jax has started
+
 
 class DeviceError(RuntimeError):
     """The device that was asked for is not there."""
@@ -51,8 +53,9 @@ def start_device(
         jax.config.update("jax_num_cpu_devices", num_cpu_devices)
         if os.environ.get("NPROC", WIDE) == WIDE:
             os.environ["NPROC"] = str(num_cpu_devices * (1 if one_thread_each else 4))
-    if os.environ.get("XLA_FLAGS"):
-        _try_flags(os.environ["XLA_FLAGS"])
+    if (flags := os.environ.get("XLA_FLAGS")) and os.environ.get(TRIED) != flags:
+        _try_flags(flags)
+        os.environ[TRIED] = flags  # commands that this one starts need not try again
     if num_cpu_devices > 1:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
     if device == "cpu":

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import marl  # noqa: F401  (sets up XLA's thread pool)
+from marl.device import TRIED
 
 # Tests compile much and run little. Level 1 nearly halves compile time; the other passes and emitters save 37 %
 # of the CPU time that is left (jaxlib 0.10.2, eight files). Level 0 compiles faster still, but then random play
@@ -21,6 +22,7 @@ QUICK = [
 if version("jaxlib").startswith("0.10."):
     QUICK.append("--xla_cpu_use_fusion_emitters=false")  # later ones do not know it
 os.environ.setdefault("XLA_FLAGS", " ".join(QUICK))
+os.environ.setdefault(TRIED, " ".join(QUICK))  # so that commands do not try them, in half a second each
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 
