@@ -16,7 +16,7 @@ from marl.environment import event_names
 from marl.learner import start, train
 from marl.program import Program
 from marl.targets import check_targets
-from tests.files import presets_slow, written
+from tests.files import written
 
 SMALL = [
     "num_envs=4",
@@ -57,7 +57,25 @@ def test_every_environment_composes_and_builds(name):
     assert ts.reward.shape == (setup.env.num_agents,)
 
 
-@pytest.mark.parametrize("name", presets_slow("algo", LEARNING))
+def trace_once(*overrides):
+    """Shapes of what an update tells, (tally, losses), [1, ...]; nothing is compiled."""
+    setup = load(*overrides)
+    num_envs, updates = setup.cfg.num_envs, jnp.arange(1)
+    begin = lambda key: start(setup.algo, setup.env, key, num_envs)
+    learn = lambda key: train(setup.algo, setup.env, begin(key), key, updates)
+    return jax.eval_shape(learn, jax.random.key(0))[1]
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_every_algorithm_fits_a_game(name):
+    overrides = [f"algo={name}", *game_for(name), *SMALL]
+    tally, losses = trace_once(*overrides)
+    assert tally.reward.shape == (1, load(*overrides).env.num_agents)
+    assert losses
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LEARNING)
 def test_every_algorithm_learns_one_step(name):
     metrics = learn_once(f"algo={name}", *game_for(name), *SMALL)
     assert np.isfinite(metrics["reward"]).all()
@@ -65,9 +83,7 @@ def test_every_algorithm_learns_one_step(name):
 
 @pytest.mark.parametrize("name", TORSOS)
 def test_every_network_fits_a_grid_game(name):
-    setup = load("env=coin_game", f"network={name}", *SMALL)
-    learn = lambda key: train(setup.algo, setup.env, start(setup.algo, setup.env, key, 4), key, jnp.arange(1))
-    tally, losses = jax.eval_shape(learn, jax.random.key(0))[1]
+    tally, losses = trace_once("env=coin_game", f"network={name}", *SMALL)
     assert tally.reward.shape == (1, 2)
     assert losses["value_error"].shape == (1,)
 

@@ -46,7 +46,7 @@ def avatars(*places):
 
 
 def many(shape, seed=0):
-    return jax.vmap(lambda key: draw(key, shape)[0])(jax.random.split(jax.random.key(seed), N))
+    return jax.jit(jax.vmap(lambda key: draw(key, shape)[0]))(jax.random.split(jax.random.key(seed), N))
 
 
 def near(count, expected, deviations=5):

@@ -60,8 +60,9 @@ def test_states_at_once_are_those_in_turn_and_so_are_their_gradients():
         whole(B, N, seed=4),
     )
     size = lambda scan: lambda *args: (jnp.abs(scan(*args, START)) ** 2).sum()
-    np.testing.assert_allclose(s5.at_once(*arguments, START), s5.in_turn(*arguments, START), atol=1e-5)
-    one, other = (jax.grad(size(scan), argnums=(0, 1, 2))(*arguments) for scan in (s5.at_once, s5.in_turn))
+    scans = (s5.at_once, s5.in_turn)
+    np.testing.assert_allclose(*(jax.jit(scan)(*arguments, START) for scan in scans), atol=1e-5)
+    one, other = (jax.jit(jax.grad(size(scan), argnums=(0, 1, 2)))(*arguments) for scan in scans)
     for found, expected in zip(one, other, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
@@ -136,7 +137,7 @@ def test_a_network_of_cells_layers_and_deep_heads_by_its_shapes():
     obs = {"grid": jnp.ones((T, B, 3, 3, 2), jnp.uint8), "vector": jnp.ones((T, B, 2))}
     carry = initial_carry(net, (B,))
     assert carry.shape == (B, 12)
-    params = net.init(jax.random.key(0), carry, obs, START)["params"]
+    params = jax.jit(net.init)(jax.random.key(0), carry, obs, START)["params"]
     kernels = {k: v["kernel"].shape for k, v in params.items() if "kernel" in v}
     assert kernels == {"actor_0": (8, 7), "actor": (7, 3), "critic_0": (8, 7), "critic": (7, 1)}
     shapes = jax.tree.map(jnp.shape, params["torso"])
@@ -150,7 +151,9 @@ def test_a_network_of_cells_layers_and_deep_heads_by_its_shapes():
 def test_an_unknown_core_is_refused():
     net = MLP(hidden=(4,), activation="tanh", core=4, core_kind="lstm")
     with pytest.raises(ValueError, match=r"network\.core_kind=lstm: must be gru or s5"):
-        net.init(jax.random.key(0), jnp.zeros((1, 4)), {"vector": jnp.zeros((1, 1, 2))}, START[:1, :1])
+        jax.jit(net.init)(
+            jax.random.key(0), jnp.zeros((1, 4)), {"vector": jnp.zeros((1, 1, 2))}, START[:1, :1]
+        )
 
 
 def test_ppo_recalls_a_cue_with_it():

@@ -39,6 +39,7 @@ def test_two_devices_find_what_one_does(more, tmp_path):
             np.testing.assert_allclose(*pair, rtol=1e-3, atol=1e-4, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_run_may_go_on_with_more_devices(tmp_path):
     again = ("train", *SMALL[:-2], f"run_dir={tmp_path}", "device=cpu")
     assert command(*again, "total_steps=2000").returncode == 0
