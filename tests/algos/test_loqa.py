@@ -256,7 +256,7 @@ def test_the_target_critic_follows_and_only_the_actor_acts():
 # At work.
 
 
-@pytest.mark.parametrize("core", [0, 8], ids=["feed-forward", "gru"])
+@pytest.mark.parametrize("core", [0, pytest.param(8, marks=pytest.mark.slow)], ids=["feed-forward", "gru"])
 @pytest.mark.parametrize("name", ["choice", "match"])
 def test_the_better_action_is_found(core, name):
     algo = loqa(seats=(0,), core=core, credit=None, num_steps=8, time_input=False)

@@ -204,7 +204,7 @@ def test_vmapped_seeds_equal_single_runs(by_chance):
         jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[seed], y), together, alone)  # noqa: B023
 
 
-@pytest.mark.parametrize("core", [0, 4], ids=["feed-forward", "gru"])
+@pytest.mark.parametrize("core", [pytest.param(0, marks=pytest.mark.slow), 4], ids=["feed-forward", "gru"])
 def test_training_in_chunks_equals_training_at_once(core):
     """Bit for bit, with a horizon (6) that does not divide the steps of an update (4)."""
     algo, env, key = learner_of(core), game(6), jax.random.key(1)
