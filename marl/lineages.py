@@ -104,9 +104,9 @@ def _lived(
     setup: Setup, algo: Any, keys: Array, num_generations: int, num_members: int
 ) -> tuple[int, Any, list[dict[str, np.ndarray]]]:
     """Generations lived before a stop, what `_generation` gave of the last one, and the metrics of each."""
-    newborns = _newborns(setup.env, algo, _learning(setup), keys, 0, num_members)[0]
+    newborns = lambda: _newborns(setup.env, algo, _learning(setup), keys, 0, num_members)[0]
     returns = jax.ShapeDtypeStruct((len(keys), num_members), np.float32)
-    done, before, told = newest(setup.keep, (newborns, returns))
+    done, before, told = newest(setup.keep, lambda: (newborns(), returns))
     if done:
         print(f"goes on after generation {done} of {num_generations}", flush=True)
     return done, before, [{name: np.array(x) for name, x in metrics.items()} for metrics in told or ()]

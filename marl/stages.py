@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,27 +29,28 @@ def prepare(folder: Path, asked: dict[str, Any]) -> Path:
 
 
 def keep(folder: Path | None, number: int, tree: Any, told: Any) -> None:
-    """Keep what there is after `number` stages, in place of what there was before.
+    """Keep what there is after `number` stages; if it cannot be written that is a warning, as in a run.
 
     Args:
         folder: None: nothing is kept.
         number: stages done, from 1 on.
         tree: pytree of arrays without random keys.
         told: JSON, what all stages so far tell.
-
-    Raises:
-        OSError, ValueError: if it cannot be written.
     """
-    if folder is not None:
+    if folder is None:
+        return
+    try:
         checkpoint.save(folder / "stages", number, tree, score=number, about={"told": told})
+    except (OSError, ValueError) as error:
+        warnings.warn(f"stage {number} could not be kept ({error}); older ones stay", stacklevel=2)
 
 
-def newest(folder: Path | None, like: Any) -> tuple[int, Any, Any]:
+def newest(folder: Path | None, like: Callable[[], Any]) -> tuple[int, Any, Any]:
     """Stages done, and what was kept after them; (0, None, None) at the beginning.
 
     Args:
         folder: as in `keep`.
-        like: a tree (of arrays, or of shapes) such as was kept.
+        like: makes a tree (of arrays, or of shapes) such as was kept; called if there is anything.
 
     Raises:
         marl.checkpoint.CheckpointError: if something was kept, but nothing whole.
@@ -55,5 +58,5 @@ def newest(folder: Path | None, like: Any) -> tuple[int, Any, Any]:
     stages = None if folder is None else folder / "stages"
     if stages is None or not checkpoint.numbers(stages):
         return 0, None, None
-    number, tree = checkpoint.restore(stages, like)
+    number, tree = checkpoint.restore(stages, like())
     return number, tree, checkpoint.facts(stages, number)["told"]

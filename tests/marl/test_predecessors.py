@@ -98,6 +98,9 @@ def test_generations_go_on_after_the_last_that_was_kept(tmp_path, capsys):
     with pytest.warns(UserWarning, match="passed over checkpoint 3"):
         assert live(3, prepare(folder, {"seed": 0}))["metrics"] == found
     assert not (prepare(folder, {"seed": 1}) / "stages").exists()
+    (folder / "stages").touch()  # nothing can be written there
+    with pytest.warns(UserWarning, match="stage 1 could not be kept"):
+        assert live(1, folder)["metrics"]["return"]["mean"] == found["return"]["mean"][:2]
 
 
 NUMBERS = {
