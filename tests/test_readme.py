@@ -1,9 +1,14 @@
-"""The README's Python runs and does what it says."""
+"""The README's Python runs and does what it says; what README and docs name is there."""
 
 import re
 from pathlib import Path
 
-README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+EXPERIMENTS = ROOT / "configs" / "experiment"
 
 
 def test_the_library_example_learns_to_cooperate_under_a_fine(capsys):
@@ -22,3 +27,25 @@ def test_every_command_of_the_readme_names_what_exists():
     for line in re.findall(r"^python scripts/train.py (.*)$", README, re.M):
         overrides = [word for word in line.split("#")[0].split() if word != "-m"]
         compose(overrides)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files_and_headings_and_figures_exist(page):
+    text = page.read_text()
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        path, _, anchor = link.partition("#")
+        if "://" in path:
+            continue
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{page}: {link}"
+        headings = re.findall(r"^#+ (.*)$", target.read_text(), re.M) if anchor else []
+        slugs = [re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings]
+        assert not anchor or anchor in slugs, f"{page}: {link}"
+    papers = "|".join(folder.name for folder in EXPERIMENTS.iterdir())
+    for name in re.findall(rf"(?:`|figure.py )((?:{papers})/[a-z]\w+)", text):
+        assert (EXPERIMENTS / f"{name}.yaml").exists(), f"{page}: {name}"
+
+
+def test_every_paper_is_in_the_list_of_reproductions():
+    listed = set(re.findall(r"`(\w+)/`", (ROOT / "docs" / "reproductions.md").read_text()))
+    assert listed == {folder.name for folder in EXPERIMENTS.iterdir()}
