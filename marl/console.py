@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -86,6 +86,18 @@ def print_summary(title: str, summary: dict[str, Any], shown: Sequence[str] = SH
     steps = summary["env_steps_per_s"]
     speed = f"{steps:,.0f} env steps/s, " if steps else ""
     print(f"{speed}compiled in {summary['compile_s']} s, trained for {summary['wall_s']:.1f} s")
+
+
+def print_runs(runs: Mapping[str, tuple[str, str, dict]], shown: Sequence[str] = SHOWN) -> None:
+    """A table of runs, {name: (how it ended, what it was asked, metrics as in summary.json)}: their means."""
+    names = [name for name in shown if any(name in metrics for _, _, metrics in runs.values())]
+    table = Table()
+    for column in ("run", "", "overrides", *names):
+        table.add_column(column, justify="right" if column in names else "left")
+    for run, (state, asked, metrics) in runs.items():
+        means = [metrics.get(name, {}).get("mean") for name in names]
+        table.add_row(run, state, asked, *("..." if isinstance(x, list) else _number(x) for x in means))
+    Console(width=None if sys.stdout.isatty() else 110).print(table)
 
 
 def help_text(usage: str, plugins: Sequence[str] = ()) -> str:

@@ -12,19 +12,20 @@ from marl.validation import ConfigError
 
 USAGE = """
 usage: python scripts/figure.py PAPER/FIGURE [scale=smoke|paper] [out=FOLDER] [jobs=N] [only=RUN]
-                                [KEY=VALUE ...]
+                                [KEY=VALUE ...] [--dry-run]
 
   Runs what configs/experiment/PAPER/FIGURE.yaml describes and writes a PNG, a CSV and claims.json
   to out (default figures/PAPER/FIGURE-SCALE). scale=paper is the published setting, scale=smoke
   (the default) a reduced one for a small machine, with claims of its own. Some figures have
   further scales, like scale=cpu: an unknown one is answered with them. A folder that holds
   part of the work is completed. jobs=N does N of its runs at a time, in processes of their own;
-  only=RUN does that run alone, as on a cluster, and leaves the rest to a later call. Further
-  KEY=VALUE are overrides as for train.py.
+  only=RUN does that run alone, as on a cluster (docs/cluster.md), and leaves the rest to a later
+  call; --dry-run only checks and lists the runs. Further KEY=VALUE are overrides as for train.py.
 
 Exit codes: 0 all claims met, 1 a claim is not met, 2 bad input, 5 a run diverged, 75 and 130 stopped and
 resumable.
 """
+DRY = "--dry-run"
 
 
 def figure(arguments: list[str]) -> int:
@@ -32,7 +33,9 @@ def figure(arguments: list[str]) -> int:
     from marl.config import groups
     from marl.plugins import named_in
 
-    own, rest = options(arguments, {"scale": "smoke", "out": "", "jobs": "1", "only": ""})
+    own, rest = options(
+        [a for a in arguments if a != DRY], {"scale": "smoke", "out": "", "jobs": "1", "only": ""}
+    )
     known = groups(named_in(rest))["experiment"]
     if not rest or rest[0] not in known:
         name = rest[0] if rest else "(none given)"
@@ -41,6 +44,8 @@ def figure(arguments: list[str]) -> int:
     from marl.experiment import plan, run_experiment
 
     runs, jobs = plan(name, overrides, own["scale"]), whole_number("jobs", own["jobs"])
+    if DRY in arguments:
+        return listed(runs)
     folder = Path(own["out"] or f"figures/{name}-{own['scale']}")
     if jobs > 1 and not own["only"]:
         arguments = [name, *overrides, f"scale={own['scale']}", f"out={folder}"]
@@ -67,14 +72,31 @@ def stopped(code: int) -> int:
     return code
 
 
+def listed(runs: dict[str, Any]) -> int:
+    """Say which runs there are, how long each is and after which others it comes; returns the exit code."""
+    for title, cfg in runs.items():
+        after = ", ".join(sorted(needs(cfg, runs)))
+        size = (
+            f"{cfg.num_seeds} seeds of {cfg.total_steps:,} steps"
+            if "measure" not in cfg.figure
+            else "measured"
+        )
+        print(f"{title}: {size}" + (f", after {after}" if after else ""))
+    return 0
+
+
+def needs(cfg: Any, runs: dict[str, Any]) -> set[str]:
+    """The runs of the figure from which a run begins, or that hold its seats."""
+    return {cfg.start_from, *([] if isinstance(cfg.seats, str) else cfg.seats)} & runs.keys()
+
+
 def side_by_side(arguments: list[str], runs: dict[str, Any], folder: Path, jobs: int) -> int:
     """Train the runs, `jobs` at a time, each after those that it needs; returns the exit code."""
     from marl.side_by_side import run_commands
 
-    asked = lambda cfg: {cfg.start_from, *([] if isinstance(cfg.seats, str) else cfg.seats)}
-    needs = {title: asked(cfg) & runs.keys() for title, cfg in runs.items()}
     program = [sys.executable, str(Path(__file__).resolve()), *arguments]
-    return run_commands({title: [*program, f"only={title}"] for title in runs}, jobs, folder, needs)
+    commands = {title: [*program, f"only={title}"] for title in runs}
+    return run_commands(commands, jobs, folder, {title: needs(cfg, runs) for title, cfg in runs.items()})
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from marl.cli import fail, main
 from marl.device import start_device
+from marl.validation import ConfigError
 
 USAGE = """
 usage: python scripts/train.py [env=NAME] [mechanism=[NAME,...]] [algo=NAME] [network=NAME] [KEY=VALUE ...]
@@ -15,7 +16,8 @@ usage: python scripts/train.py [env=NAME] [mechanism=[NAME,...]] [algo=NAME] [ne
   num_seeds=8 total_steps=1e6 num_envs=64 seats=independent|shared|[0,tit_for_tat]   size and seats
   algo.learning_rate=3e-4 env.horizon=50 mechanism.sanction.fine=2                   any key of a file
   +sweep.mechanism.sanction.fine=[0,1,2]     values trained at once, in one compiled program
-  -m algo.gamma=0.9,0.99                     one run after the other (Hydra's multirun)
+  -m algo.gamma=0.9,0.99                     one run after the other (Hydra's multirun), in run_dir/0, 1 ...;
+                                             or as jobs of a cluster (docs/cluster.md)
   run_dir=FOLDER                             where to write; an interrupted run's folder: resume it
   nan_policy=stop|skip:10                    what to do with updates that are not finite
   plugins=[MY_PACKAGE]                       your own package: its code and its configs/ (docs/plugins.md)
@@ -100,37 +102,76 @@ def _stopped(code: int, folder: Path, overrides: list[str]) -> int:
 
 
 def multirun(argv: list[str]) -> int:
-    """One job after the other, with Hydra's launcher; a failed job does not stop the others."""
+    """A run for each combination of values, by Hydra's launcher; one that fails does not stop the others."""
     import hydra
     from hydra.core.hydra_config import HydraConfig
 
-    from marl.config import CONFIGS, compose, search_path
-    from marl.plugins import named_in
+    from marl.config import CONFIGS
 
-    given = [a for a in argv if not a.startswith("-")]
-    compose(given)  # every value is checked before the first job
-    sys.argv += search_path(named_in(given))
-    failed = []
+    folder, sys.argv[1:] = _sweep(argv)
 
     @hydra.main(config_path=str(CONFIGS), config_name="train", version_base="1.3")
     def job(_) -> None:
         context = HydraConfig.get()
-        overrides = list(context.overrides.task)
-        if not any(o.startswith("run_dir=") for o in overrides):
-            overrides.append(f"run_dir={context.runtime.output_dir}")
         try:
-            code = train(overrides)
+            code = train([*context.overrides.task, f"run_dir={context.runtime.output_dir}"])
         except Exception as error:
-            fail(error)
-            code = 1
+            code = fail(error)
         if code in (75, 130):
+            print(f"stopped; to go on, the same command with run_dir={folder}")
             raise SystemExit(code)
-        failed.extend([overrides] if code else [])
 
-    job()
-    for overrides in failed:
-        print("failed:", *overrides)
-    return 1 if failed else 0
+    lost = False
+    try:
+        job()
+    except SystemExit as stop:
+        lost = stop.code == 1  # a job that its launcher lost: the others count
+        if not lost:
+            raise
+    return 1 if _report(folder) or lost else 0
+
+
+def _sweep(argv: list[str]) -> tuple[Path, list[str]]:
+    """The sweep's folder and Hydra's command line, after every value was checked."""
+    from importlib.util import find_spec
+
+    from marl.config import compose, search_path
+    from marl.plugins import named_in
+    from marl.run_folder import new_run_dir
+
+    flags = [a for a in argv if a.startswith("-")]
+    hydras = [a for a in argv if a.lstrip("+").startswith(("hydra.", "hydra/"))]
+    given = [a for a in argv if a not in (*flags, *hydras)]
+    if any("submitit" in a for a in hydras) and find_spec("submitit") is None:
+        raise ConfigError(["hydra/launcher: submitit is not installed; pip install -e '.[slurm]'"])
+    cfg = compose(given)
+    new = new_run_dir(cfg)
+    folder = Path(cfg.run_dir or new.with_name(f"multirun-{new.name}"))
+    swept = [a for a in given if not a.startswith("run_dir=")]
+    own = [f"hydra.sweep.dir='{folder.absolute()}'", *search_path(named_in(given))]
+    return folder, [*flags, *hydras, *swept, *own]  # Hydra wants flags first
+
+
+def _report(folder: Path) -> int:
+    """A table of a sweep's runs; returns how many have not ended."""
+    import json
+
+    from omegaconf import OmegaConf
+
+    from marl.console import print_runs
+
+    found = {path.parents[1]: list(OmegaConf.load(path)) for path in folder.rglob(".hydra/overrides.yaml")}
+    common = set.intersection(*map(set, found.values())) if len(found) > 1 else set()
+    rows, failed = {}, 0
+    for run in sorted(found, key=lambda run: run.name.zfill(9)):
+        ended = run / "summary.json", run / "claims.json"
+        told = json.loads(ended[0].read_text())["metrics"] if ended[0].exists() else {}
+        failed += not any(path.exists() for path in ended)
+        state = "done" if any(path.exists() for path in ended) else "FAILED"
+        rows[run.name] = state, " ".join(o for o in found[run] if o not in common), told
+    print_runs(rows)
+    print(f"{len(rows) - failed} of {len(rows)} runs done: {folder}")
+    return failed
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """A small run, and how to look at what runs left behind."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -45,3 +46,11 @@ def command(name, *arguments, cwd=ROOT, timeout=200, **more):
     return subprocess.run(
         call, cwd=cwd, env=variables(**more), capture_output=True, text=True, timeout=timeout
     )
+
+
+def load_script(name):
+    """scripts/NAME.py as a module."""
+    spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,6 +1,5 @@
 """The commands: help, exit codes, one clear message for bad input, what they print."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from algos.random_player import RandomPlayer
 from marl.config import groups
 from marl.learner import rollout, start
 from tests.envs.grid_tools import preset
-from tests.runs import ROOT, command
+from tests.runs import ROOT, command, load_script
 
 TINY = [
     "num_envs=4",
@@ -23,13 +22,6 @@ TINY = [
     "algo.num_steps=8",
     "network.hidden=[8]",
 ]
-
-
-def load_script(name):
-    spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / "scripts" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("name", ["train", "evaluate", "figure", "benchmark"])
@@ -141,14 +133,6 @@ def test_a_run_is_exported_and_both_are_filmed(tmp_path):
     found = command("evaluate", f"run={file}", "render=gif", "opponent=nobody", cwd=tmp_path)
     assert found.returncode == 2
     assert found.stderr.startswith("error: no player nobody")
-
-
-def test_multirun_trains_every_value_in_a_folder_of_its_own(tmp_path):
-    result = command("train", "-m", "env=chicken", "algo.gamma=0.5,0.9", *TINY, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    folders = sorted(p.parent for p in tmp_path.glob("runs/multirun-*/*/summary.json"))
-    assert [f.name for f in folders] == ["0", "1"]
-    assert ["gamma: 0.5" in (f / "config.yaml").read_text() for f in folders] == [True, False]
 
 
 def test_benchmark_prints_one_json_object_a_setting():
