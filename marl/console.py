@@ -91,13 +91,20 @@ def print_summary(title: str, summary: dict[str, Any], shown: Sequence[str] = SH
 def print_runs(runs: Mapping[str, tuple[str, str, dict]], shown: Sequence[str] = SHOWN) -> None:
     """A table of runs, {name: (how it ended, what it was asked, metrics as in summary.json)}: their means."""
     names = [name for name in shown if any(name in metrics for _, _, metrics in runs.values())]
-    table = Table()
-    for column in ("run", "", "overrides", *names):
-        table.add_column(column, justify="right" if column in names else "left")
+    rows = []
     for run, (state, asked, metrics) in runs.items():
         means = [metrics.get(name, {}).get("mean") for name in names]
-        table.add_row(run, state, asked, *("..." if isinstance(x, list) else _number(x) for x in means))
-    Console(width=None if sys.stdout.isatty() else 110).print(table)
+        rows.append((run, state, asked, *("..." if isinstance(x, list) else _number(x) for x in means)))
+    print_table("", ("run", "", "overrides", *names), rows)
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table of texts, if there are any."""
+    table = Table(*columns, title=title or None, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    if rows:
+        Console(width=None if sys.stdout.isatty() else 110).print(table)
 
 
 def help_text(usage: str, plugins: Sequence[str] = ()) -> str:

@@ -7,7 +7,7 @@ interquartile mean, stratified percentile bootstrap, probability of improvement.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,19 +58,40 @@ def stratified_bootstrap_interval(
     Raises:
         ValueError: if a score is not finite, or there is none.
     """
-    from scipy.stats import bootstrap
-
     scores = np.asarray(scores, float)
     if not scores.size or not np.isfinite(scores).all():
         raise ValueError("scores must be finite and at least one; leave failed runs out")
-    if len(scores) == 1:
-        point = float(statistic(scores.ravel(), axis=0))
-        return point, point
-
     pooled = lambda *tasks, axis: statistic(np.concatenate(tasks, axis), axis=axis)
+    tasks = scores.reshape(len(scores), -1).T
+    return bootstrap_interval(tasks, pooled, confidence=confidence, num_resamples=num_resamples, seed=seed)
+
+
+def bootstrap_interval(
+    samples: Sequence[np.ndarray],
+    statistic: Statistic,
+    *,
+    confidence: float = 0.95,
+    num_resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of a statistic of several samples, each drawn anew within itself.
+
+    Args:
+        samples: [n] each; n may differ.
+        statistic: (*samples [..., n], axis=-1) -> [...].
+        confidence, num_resamples, seed: as in `stratified_bootstrap_interval`.
+
+    Returns:
+        low and high end; the statistic itself twice if a sample has a single value.
+    """
+    from scipy.stats import bootstrap
+
+    if min(map(len, samples)) == 1:
+        point = float(statistic(*samples, axis=-1))
+        return point, point
     interval = bootstrap(
-        tuple(scores.reshape(len(scores), -1).T),
-        pooled,
+        tuple(samples),
+        statistic,
         vectorized=True,
         confidence_level=confidence,
         n_resamples=num_resamples,
@@ -80,17 +101,21 @@ def stratified_bootstrap_interval(
     return float(interval.low), float(interval.high)
 
 
-def probability_of_improvement(x: ArrayLike, y: ArrayLike) -> float:
+def probability_of_improvement(x: ArrayLike, y: ArrayLike, axis: int = 0) -> np.ndarray:
     """Probability that a run of x beats a run of y, ties counting half.
 
-    The Mann-Whitney statistic over n m (source, section 4.3), averaged over tasks.
+    The Mann-Whitney statistic over n m (source, section 4.3); to be averaged over tasks.
 
     Args:
-        x: [n] or [n, tasks] scores of one method.
-        y: [m] or [m, tasks] scores of the other.
+        x: [..., n, ...] scores of one method.
+        y: [..., m, ...] scores of the other.
+        axis: where n and m stand.
+
+    Returns:
+        [...] without `axis`.
     """
-    wins = np.sign(np.asarray(x, float)[:, None] - np.asarray(y, float)[None])
-    return float((wins.mean() + 1) / 2)
+    x, y = np.moveaxis(np.asarray(x, float), axis, -1), np.moveaxis(np.asarray(y, float), axis, -1)
+    return (np.sign(x[..., :, None] - y[..., None, :]).mean((-2, -1)) + 1) / 2
 
 
 def summarize(values: ArrayLike) -> dict[str, float | int | None]:

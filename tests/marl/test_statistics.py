@@ -99,7 +99,10 @@ def test_probability_of_improvement_by_hand():
     # pairs: 1-1 tie, 1-2 lost, 4-1 and 4-2 won
     assert probability_of_improvement([1, 4], [1, 2]) == 2.5 / 4
     tasks = probability_of_improvement([[1, 5], [4, 5]], [[1, 6], [2, 7]])
-    assert tasks == pytest.approx((2.5 / 4 + 0) / 2)
+    assert tasks == pytest.approx([2.5 / 4, 0])
+    assert probability_of_improvement([[1, 4], [5, 5]], [[1, 2], [6, 7]], axis=1) == pytest.approx(
+        [2.5 / 4, 0]
+    )
 
 
 def test_probability_of_improvement_equals_mann_whitney():

@@ -1,0 +1,83 @@
+"""Compare trained methods over games: `python scripts/compare.py runs=FOLDER,FOLDER`."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from marl.cli import main, options
+from marl.validation import ConfigError
+
+USAGE = """
+usage: python scripts/compare.py runs=FOLDER[,FOLDER ...] [metric=return] [games=env[,mechanism]]
+                                 [out=compare]
+
+  Compares what trained runs ended with. A folder is a run, or holds runs: the folder of a sweep
+  (`train.py -m env=A,B algo=ppo,lola`), or all of runs/. Runs of one game are compared, and methods
+  over all games; a game is what games= names, everything else in which runs differ makes the method
+  (so by default a mechanism belongs to the method). Seeds of equal runs are put together.
+
+  Prints interquartile means with 95 % intervals, how likely a seed of one method is to beat a seed
+  of another (averaged over the games that both have), and, where several methods played several games,
+  scores relative to the worst and the best of each game (Agarwal et al. 2021). Writes compare.json,
+  compare.csv (a row a seed) and compare.png to out.
+
+Exit codes: 0 done, 2 bad input.
+"""
+NODES = ("env", "mechanism")
+
+
+def compare(arguments: list[str]) -> int:
+    """Compare; returns the exit code."""
+    own, rest = options(arguments, {"runs": "", "metric": "return", "games": "env", "out": "compare"})
+    games = own["games"].split(",")
+    errors = [f"{text}: no such option; there are {', '.join(own)}" for text in rest]
+    errors += [f"games={own['games']}: must be some of {', '.join(NODES)}"] if set(games) - {*NODES} else []
+    errors += [] if own["runs"] else ["runs=: name folders of runs"]
+    if errors:
+        raise ConfigError(errors)
+    from marl import comparison
+    from marl.comparison_plots import comparison as draw
+
+    runs = comparison.ended(map(Path, own["runs"].split(",")))
+    facts = comparison.compare(comparison.scores(runs, own["metric"], games), own["metric"])
+    folder = Path(own["out"])
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "compare.json").write_text(json.dumps(facts, indent=1))
+    with (folder / "compare.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["game", "method", "seed_index", own["metric"]])
+        for cell in facts["cells"]:
+            rows.writerows([cell["game"], cell["method"], i, x] for i, x in enumerate(cell["per_seed"]))
+    draw(facts, folder / "compare.png")
+    tell(facts)
+    print(f"{len(runs)} runs; picture: {folder / 'compare.png'}")
+    return 0
+
+
+def tell(facts: dict[str, Any]) -> None:
+    """Print the tables."""
+    from marl.console import print_table
+
+    end = lambda found: f"[{found['low']:.3f}, {found['high']:.3f}]"
+    cells = [cell for cell in facts["cells"] if cell["n"]]
+    rows = [
+        (c["game"], c["method"], f"{c['mean']:.3f}", f"{c['iqm']:.3f}", end(c), str(c["n"])) for c in cells
+    ]
+    print_table(facts["metric"], ("game", "method", "mean", "IQM", "95 % interval", "seeds"), rows)
+    rows = [
+        (one, other, f"{told['probability']:.2f}", f"[{told['low']:.2f}, {told['high']:.2f}]")
+        for one, others in facts["improvement"].items()
+        for other, told in others.items()
+        if told and told["probability"] >= 0.5
+    ]
+    print_table("how likely the first beats the second", ("", "", "probability", "95 % interval"), rows)
+    rows = [(method, f"{told['iqm']:.3f}", end(told)) for method, told in facts["relative"].items()]
+    print_table("relative scores (0: a game's worst, 1: its best)", ("", "IQM", "95 % interval"), rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main(USAGE, compare))
