@@ -58,9 +58,14 @@ def _files(group: str, name: str, folders: Iterable[Path]) -> list[Path]:
 
 def search_path(plugins: Iterable[str]) -> list[str]:
     """The override that lets Hydra find the configurations of `plugins`, if there are any."""
-    quoted = (str(folder).replace("\\", "\\\\").replace("'", "\\'") for folder in locate(plugins))
-    folders = ",".join(f"'file://{text}'" for text in quoted)
+    folders = ",".join(quoted(f"file://{folder}") for folder in locate(plugins))
     return [f"hydra.searchpath=[{folders}]"] if folders else []
+
+
+def quoted(text: str) -> str:
+    """A text as a value in Hydra's override grammar."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:

@@ -135,7 +135,7 @@ def _sweep(argv: list[str]) -> tuple[Path, list[str]]:
     """The sweep's folder and Hydra's command line, after every value was checked."""
     from importlib.util import find_spec
 
-    from marl.config import compose, search_path
+    from marl.config import compose, quoted, search_path
     from marl.plugins import named_in
     from marl.run_folder import new_run_dir
 
@@ -148,7 +148,7 @@ def _sweep(argv: list[str]) -> tuple[Path, list[str]]:
     new = new_run_dir(cfg)
     folder = Path(cfg.run_dir or new.with_name(f"multirun-{new.name}"))
     swept = [a for a in given if not a.startswith("run_dir=")]
-    own = [f"hydra.sweep.dir='{folder.absolute()}'", *search_path(named_in(given))]
+    own = [f"hydra.sweep.dir={quoted(str(folder.absolute()))}", *search_path(named_in(given))]
     return folder, [*flags, *hydras, *swept, *own]  # Hydra wants flags first
 
 
