@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from marl.config import CONFIGS, groups
 from marl.plugins import locate
 from marl.run_folder import MAY_CHANGE
-from marl.validation import flatten
+from marl.validation import ConfigError, flatten
 
 NODES = ("env", "mechanism", "algo", "network")
 APART = ("seed", "num_seeds", "sweep", "plugins", *MAY_CHANGE)  # keys that make no other game or method
@@ -83,8 +83,11 @@ def _name(node: str, cfg: dict[str, Any], presets: Callable[..., dict[str, Any]]
 
 
 def _presets(group: str, plugins: tuple[str, ...]) -> dict[str, tuple[dict[str, Any], int]]:
-    """{name: its keys, flat, and from how many others it inherits}."""
-    folders = [CONFIGS, *locate(plugins)]
+    """{name: its keys, flat, and from how many others it inherits}; plugins that are not there have none."""
+    try:
+        folders = [CONFIGS, *locate(plugins)]
+    except ConfigError:
+        return _presets(group, ())
 
     @functools.cache
     def read(name: str) -> tuple[dict[str, Any], int]:

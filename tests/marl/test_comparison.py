@@ -64,6 +64,12 @@ def test_runs_are_called_after_their_presets_and_what_tells_them_apart(runs, gam
     assert labels([config(*run) for run in runs], games) == found
 
 
+def test_a_game_of_a_package_that_is_not_there_is_called_after_its_class():
+    cfg = config("env=chicken")
+    cfg["env"]["_target_"], cfg["plugins"] = "my_research.roads.Roads", ["my_research_elsewhere"]
+    assert labels([cfg], ["env"]) == [("Roads", "ppo")]
+
+
 def test_scores_and_how_often_one_method_beats_another_by_hand(tmp_path):
     write(tmp_path / "0", [1.0, 4.0], "env=chicken")
     write(tmp_path / "1", [1.0, None], "env=chicken", "algo=dqn")
