@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -68,15 +69,22 @@ def tell(facts: dict[str, Any]) -> None:
         (c["game"], c["method"], f"{c['mean']:.3f}", f"{c['iqm']:.3f}", end(c), str(c["n"])) for c in cells
     ]
     print_table(facts["metric"], ("game", "method", "mean", "IQM", "95 % interval", "seeds"), rows)
-    rows = [
-        (one, other, f"{told['probability']:.2f}", f"[{told['low']:.2f}, {told['high']:.2f}]")
-        for one, others in facts["improvement"].items()
-        for other, told in others.items()
-        if told and told["probability"] >= 0.5
-    ]
+    rows = []
+    for pair in itertools.combinations(facts["methods"], 2):
+        one, other = sorted(pair, key=lambda method: -_wins(facts, method, {*pair}))
+        if told := facts["improvement"][one][other]:
+            rows.append(
+                (one, other, f"{told['probability']:.2f}", f"[{told['low']:.2f}, {told['high']:.2f}]")
+            )
     print_table("how likely the first beats the second", ("", "", "probability", "95 % interval"), rows)
     rows = [(method, f"{told['iqm']:.3f}", end(told)) for method, told in facts["relative"].items()]
     print_table("relative scores (0: a game's worst, 1: its best)", ("", "IQM", "95 % interval"), rows)
+
+
+def _wins(facts: dict[str, Any], method: str, pair: set[str]) -> float:
+    """How likely a method of a pair is to beat the other; 0 if they have no game in common."""
+    (other,) = pair - {method}
+    return (facts["improvement"][method][other] or {"probability": 0.0})["probability"]
 
 
 if __name__ == "__main__":
