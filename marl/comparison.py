@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from marl.presets import labels
 from marl.statistics import bootstrap_interval, iqm, probability_of_improvement, summarize
 from marl.validation import ConfigError, nearest
 
@@ -53,19 +52,22 @@ def ended(folders: Iterable[Path]) -> list[Ended]:
     return found
 
 
-def scores(runs: Sequence[Ended], metric: str, games: Sequence[str]) -> Scores:
+def scores(
+    runs: Sequence[Ended], names: Sequence[tuple[str, str]], metric: str, games: Sequence[str]
+) -> Scores:
     """What each seed ended with, by game and method; a swept value is a method, or a game, of its own.
 
     Args:
         runs: that have ended.
+        names: (game, method) of each.
         metric: as in summary.json.
-        games: as for `marl.presets.labels`.
+        games: as for `marl.presets.labels`: whether a swept key is one of the game.
 
     Raises:
         ConfigError: if a run does not have the metric.
     """
     found: Scores = {}
-    for run, (game, method) in zip(runs, labels([run.cfg for run in runs], games), strict=True):
+    for run, (game, method) in zip(runs, names, strict=True):
         if metric not in run.summary["metrics"]:
             known = sorted(run.summary["metrics"])
             guess = nearest(metric, known)

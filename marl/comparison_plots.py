@@ -1,15 +1,18 @@
-"""The picture of a comparison: how each method ended in each game, and how often it beats the others."""
+"""Pictures of a comparison: how each method ended and learned in each game, and how often it beats others."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from marl.plots import COLOURS, pyplot
+from marl.social_plots import curve
 
 COLUMNS = 4
+NUM_ROWS = 200  # of a log, that are drawn
 
 
 def comparison(facts: dict[str, Any], path: Path) -> None:
@@ -43,6 +46,37 @@ def comparison(facts: dict[str, Any], path: Path) -> None:
         axis.tick_params(labelsize=7)
         axis.set_yticks(range(len(methods)), methods if i % columns == 0 else [""] * len(methods))
         axis.set_ylim(len(methods) - 0.5, -0.5)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def curves(logs: Sequence[tuple[str, str, Path]], metric: str, path: Path) -> None:
+    """Draw how runs learned, a panel a game: mean over seeds, band = 95 % interval, a line a run.
+
+    Args:
+        logs: game, method and metrics.jsonl of each run that was not swept.
+        metric: as in the logs.
+        path: PNG to write.
+    """
+    plt = pyplot()
+    games, methods = (list(dict.fromkeys(names)) for names in zip(*((g, m) for g, m, _ in logs), strict=True))
+    columns = min(len(games), COLUMNS)
+    rows = -(-len(games) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(3.4 * columns, 2.6 * rows + 0.5), squeeze=False, layout="constrained"
+    )
+    for axis in list(axes.flat)[len(games) :]:
+        axis.set_visible(False)
+    for game, method, log in logs:
+        axis = axes.flat[games.index(game)]
+        curve(axis, log, metric, COLOURS[methods.index(method) % len(COLOURS)], num_rows=NUM_ROWS)
+        axis.set_title(game, fontsize=9)
+        axis.set_xlabel("environment steps", fontsize=8)
+        axis.set_ylabel(metric, fontsize=8)
+        axis.tick_params(labelsize=7)
+        axis.spines[["top", "right"]].set_visible(False)
+    lines = [plt.Line2D([], [], color=COLOURS[i % len(COLOURS)]) for i in range(len(methods))]
+    figure.legend(lines, methods, loc="outside upper center", ncols=4, frameon=False, fontsize=8)
     figure.savefig(path, dpi=130)
     plt.close(figure)
 

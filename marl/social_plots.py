@@ -221,13 +221,23 @@ def _rolling(log: Path, metric: str, updates_per_x: float, window: float) -> tup
 
 
 def curve(
-    axis: Any, log: Path, metric: str, colour: str, scale: float = 1.0, steps_scale: float = 1.0
+    axis: Any,
+    log: Path,
+    metric: str,
+    colour: str,
+    scale: float = 1.0,
+    steps_scale: float = 1.0,
+    num_rows: int | None = None,
 ) -> None:
     """Draw a metric of a run's log against environment steps: mean over seeds and 95 % interval.
 
-    Rows of the log without the metric are left out; `scale` and `steps_scale` multiply both.
+    Rows of the log without the metric, or without a value (no episode has ended), are left out; `scale` and
+    `steps_scale` multiply both. Of more than `num_rows` rows so many are drawn, the first and last among them.
     """
-    rows = [row for row in read_rows(log) if metric in row["metrics"]]
+    known = lambda row: any(x is not None for x in row["metrics"].get(metric, ()))
+    rows = [row for row in read_rows(log) if known(row)]
+    if num_rows and len(rows) > num_rows:
+        rows = [rows[i] for i in np.linspace(0, len(rows) - 1, num_rows).round().astype(int)]
     found = [summarize(scale * np.asarray(row["metrics"][metric], np.float64)) for row in rows]
     steps = [steps_scale * row["env_steps"] for row in rows]
     axis.plot(steps, [one["mean"] for one in found], color=colour)

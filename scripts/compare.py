@@ -24,7 +24,7 @@ usage: python scripts/compare.py runs=FOLDER[,FOLDER ...] [metric=return] [games
   Prints interquartile means with 95 % intervals, how likely a seed of one method is to beat a seed
   of another (averaged over the games that both have), and, where several methods played several games,
   scores relative to the worst and the best of each game (Agarwal et al. 2021). Writes compare.json,
-  compare.csv (a row a seed) and compare.png to out.
+  compare.csv (a row a seed) and compare.png to out, and curves.png of runs that were not swept.
 
 Exit codes: 0 done, 2 bad input.
 """
@@ -40,11 +40,12 @@ def compare(arguments: list[str]) -> int:
     errors += [] if own["runs"] else ["runs=: name folders of runs"]
     if errors:
         raise ConfigError(errors)
-    from marl import comparison
-    from marl.comparison_plots import comparison as draw
+    from marl import comparison, comparison_plots
+    from marl.presets import labels
 
     runs = comparison.ended(map(Path, own["runs"].split(",")))
-    facts = comparison.compare(comparison.scores(runs, own["metric"], games), own["metric"])
+    names = labels([run.cfg for run in runs], games)
+    facts = comparison.compare(comparison.scores(runs, names, own["metric"], games), own["metric"])
     folder = Path(own["out"])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "compare.json").write_text(json.dumps(facts, indent=1))
@@ -53,9 +54,13 @@ def compare(arguments: list[str]) -> int:
         rows.writerow(["game", "method", "seed_index", own["metric"]])
         for cell in facts["cells"]:
             rows.writerows([cell["game"], cell["method"], i, x] for i, x in enumerate(cell["per_seed"]))
-    draw(facts, folder / "compare.png")
+    comparison_plots.comparison(facts, folder / "compare.png")
+    logs = [(*name, run.folder / "metrics.jsonl") for name, run in zip(names, runs, strict=True)]
+    logs = [log for log, run in zip(logs, runs, strict=True) if not run.summary["sweep"]]
+    if logs:
+        comparison_plots.curves(logs, own["metric"], folder / "curves.png")
     tell(facts)
-    print(f"{len(runs)} runs; picture: {folder / 'compare.png'}")
+    print(f"{len(runs)} runs; pictures: {folder / 'compare.png'}" + (", curves.png" if logs else ""))
     return 0
 
 

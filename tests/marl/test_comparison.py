@@ -23,6 +23,14 @@ def write(folder, values, *overrides, sweep=()):
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(compose(overrides)))
     summary = {"metrics": {"return": {"per_seed": values}}, "sweep": list(sweep)}
     (folder / "summary.json").write_text(json.dumps(summary))
+    told = [[None for _ in values], values, values]  # no episode has ended in the first chunk
+    rows = [{"update": i, "env_steps": 64 * i, "metrics": {"return": x}} for i, x in enumerate(told)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def found_in(folder, games):
+    runs = ended([folder])
+    return scores(runs, labels([run.cfg for run in runs], games), "return", games)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +84,7 @@ def test_scores_and_how_often_one_method_beats_another_by_hand(tmp_path):
     write(tmp_path / "2", [2.0], "env=chicken", "algo=dqn", "seed=5")
     write(tmp_path / "3", [0.0, 0.0], "env=stag_hunt")
     write(tmp_path / "4", [8.0, 10.0], "env=stag_hunt", "algo=dqn")
-    found = scores(ended([tmp_path]), "return", ["env"])
+    found = found_in(tmp_path, ["env"])
     assert {game: {k: v.tolist() for k, v in cell.items()} for game, cell in found.items()} == {
         "chicken": {"ppo": [1.0, 4.0], "dqn": [1.0, 2.0]},  # a seed that was lost does not count
         "stag_hunt": {"ppo": [0.0, 0.0], "dqn": [8.0, 10.0]},
@@ -96,9 +104,8 @@ def test_scores_and_how_often_one_method_beats_another_by_hand(tmp_path):
 def test_swept_values_are_methods_or_games(tmp_path):
     sweep = [{"mechanism.sanction.fine": 0.0}, {"mechanism.sanction.fine": 2.0}]
     write(tmp_path / "0", [[1.0], [2.0]], "env=chicken", "mechanism=[sanction]", sweep=sweep)
-    runs = ended([tmp_path])
-    assert list(scores(runs, "return", ["env"])["chicken"]) == ["ppo sanction.fine=0", "ppo sanction.fine=2"]
-    assert list(scores(runs, "return", ["env", "mechanism"])) == [
+    assert list(found_in(tmp_path, ["env"])["chicken"]) == ["ppo sanction.fine=0", "ppo sanction.fine=2"]
+    assert list(found_in(tmp_path, ["env", "mechanism"])) == [
         "chicken sanction.fine=0",
         "chicken sanction.fine=2",
     ]
@@ -118,7 +125,7 @@ def test_the_command_writes_tables_and_a_picture(tmp_path, capsys):
     facts = json.loads((tmp_path / "out" / "compare.json").read_text())
     assert facts["improvement"]["lola"]["ppo"]["probability"] == 1.0
     assert facts["relative"] == {}  # of one game
-    assert (tmp_path / "out" / "compare.png").stat().st_size > 5000
+    assert all((tmp_path / "out" / f"{name}.png").stat().st_size > 5000 for name in ("compare", "curves"))
 
 
 @pytest.mark.parametrize(
