@@ -232,7 +232,7 @@ def curve(
     """Draw a metric of a run's log against environment steps: mean over seeds and 95 % interval.
 
     Rows of the log without the metric, or without a value (no episode has ended), are left out; `scale` and
-    `steps_scale` multiply both. Of more than `num_rows` rows so many are drawn, the first and last among them.
+    `steps_scale` multiply both. Of more than `num_rows` so many are drawn, the first and last among them.
     """
     known = lambda row: any(x is not None for x in row["metrics"].get(metric, ()))
     rows = [row for row in read_rows(log) if known(row)]
