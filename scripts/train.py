@@ -142,6 +142,8 @@ def _sweep(argv: list[str]) -> tuple[Path, list[str]]:
     flags = [a for a in argv if a.startswith("-")]
     hydras = [a for a in argv if a.lstrip("+").startswith(("hydra.", "hydra/"))]
     given = [a for a in argv if a not in (*flags, *hydras)]
+    if "--dry-run" in flags:
+        raise ConfigError(["--dry-run: not with -m, which checks every value before the first run"])
     if any("submitit" in a for a in hydras) and find_spec("submitit") is None:
         raise ConfigError(["hydra/launcher: submitit is not installed; pip install -e '.[slurm]'"])
     cfg = compose(given)

@@ -23,6 +23,14 @@ TINY = [
     "algo.num_steps=8",
     "network.hidden=[8]",
 ]  # 20 updates in 5 chunks
+BRIEF = [
+    "num_envs=4",
+    "num_seeds=2",
+    "total_steps=64",
+    "log_every=1",
+    "algo.num_steps=8",
+    "network.hidden=[8]",
+]  # 2 updates
 
 
 def parameters(folder):

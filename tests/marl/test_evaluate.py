@@ -12,16 +12,9 @@ from marl.evaluate import evaluate_seeds, play
 from marl.population import Mixture
 from marl.run import run
 from marl.validation import ConfigError
+from tests.runs import BRIEF
 
-TINY = [
-    "env.horizon=6",
-    "num_envs=4",
-    "num_seeds=2",
-    "total_steps=64",
-    "log_every=1",
-    "algo.num_steps=8",
-    "network.hidden=[8]",
-]
+TINY = ["env.horizon=6", *BRIEF]
 
 
 def outcomes(env, first, second, num_episodes=3):

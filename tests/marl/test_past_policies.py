@@ -16,6 +16,7 @@ from marl.past_policies import PastPlay, Ring
 from marl.run import run
 from marl.validation import ConfigError
 from tests.probes import jit_rollout, jit_train, ppo
+from tests.runs import BRIEF
 from tests.toys import commons, dilemma
 
 NUM_ENVS, HORIZON = 8, 4
@@ -222,18 +223,8 @@ def test_learning_against_the_past_learns_to_defect():
     assert defected[-5:].mean() > 0.95
 
 
-TINY = [
-    "num_envs=4",
-    "num_seeds=2",
-    "total_steps=64",
-    "log_every=1",
-    "algo.num_steps=8",
-    "network.hidden=[8]",
-]
-
-
 def test_a_run_against_its_past_is_loaded_as_the_policy_that_it_learnt(tmp_path):
-    run(compose([*TINY, "past=buffer", "past.size=3", "past.push_every=1"]), tmp_path / "run")
+    run(compose([*BRIEF, "past=buffer", "past.size=3", "past.push_every=1"]), tmp_path / "run")
     setup, learners = load_run(tmp_path / "run")
     assert not isinstance(setup.algo, PastPlay)
     assert {x.shape[:2] for x in jax.tree.leaves(learners)} == {(2, 2)}
@@ -258,7 +249,7 @@ def test_a_run_against_its_past_is_loaded_as_the_policy_that_it_learnt(tmp_path)
     ],
 )
 def test_bad_settings_are_named(overrides, message):
-    sizes = [] if overrides == ["algo=tit_for_tat"] else TINY
+    sizes = [] if overrides == ["algo=tit_for_tat"] else BRIEF
     with pytest.raises(ConfigError, match=message):
         build(compose([*sizes, "past=buffer", *overrides]))
 
@@ -295,5 +286,5 @@ def test_a_credit_of_an_algorithm_that_cannot_tell_it_for_all_seats_is_refused()
 def test_hyper_parameters_can_be_swept_against_the_past():
     from marl.program import Program
 
-    program = Program(build(compose([*TINY, "past=buffer", "+sweep.algo.gamma=[0.5,0.9]"])))
+    program = Program(build(compose([*BRIEF, "past=buffer", "+sweep.algo.gamma=[0.5,0.9]"])))
     np.testing.assert_allclose(program.algo.algo.gamma, [0.5, 0.9])

@@ -12,16 +12,7 @@ from algos.random_player import RandomPlayer
 from marl.config import groups
 from marl.learner import rollout, start
 from tests.envs.grid_tools import preset
-from tests.runs import ROOT, command, load_script
-
-TINY = [
-    "num_envs=4",
-    "num_seeds=2",
-    "total_steps=64",
-    "log_every=1",
-    "algo.num_steps=8",
-    "network.hidden=[8]",
-]
+from tests.runs import BRIEF, ROOT, command, load_script
 
 
 @pytest.mark.parametrize("name", ["train", "evaluate", "figure", "benchmark"])
@@ -99,7 +90,7 @@ def test_without_a_gpu_asking_for_one_exits_3(monkeypatch):
 
 def test_train_then_evaluate(tmp_path):
     run_dir = tmp_path / "run"
-    result = command("train", "env=prisoners_dilemma", f"run_dir={run_dir}", *TINY)
+    result = command("train", "env=prisoners_dilemma", f"run_dir={run_dir}", *BRIEF)
     assert result.returncode == 0, result.stderr
     assert "cooperation_rate" in result.stdout
     found = command("evaluate", f"run={run_dir}", "episodes=10", "opponent=always_defect,tit_for_tat")
@@ -115,7 +106,7 @@ def test_train_then_evaluate(tmp_path):
 
 def test_a_run_is_exported_and_both_are_filmed(tmp_path):
     run_dir, file = tmp_path / "run", tmp_path / "policy.safetensors"
-    tiny = ["env=coin_game", "env.horizon=6", f"run_dir={run_dir}", *TINY]
+    tiny = ["env=coin_game", "env.horizon=6", f"run_dir={run_dir}", *BRIEF]
     assert command("train", *tiny).returncode == 0
     found = command("evaluate", f"run={run_dir}:1", f"export={file}", "render=gif", "seed=3")
     assert found.returncode == 0, found.stderr

@@ -1,23 +1,17 @@
 """The league command: what it prints and writes, and one line for bad input."""
 
 import csv
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 
 from marl.validation import ConfigError
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.runs import load_script
 
 
 @pytest.fixture(scope="module")
 def league():
-    spec = importlib.util.spec_from_file_location("script_league", ROOT / "scripts/league.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.league
+    return load_script("league").league
 
 
 def test_a_league_leaves_json_a_table_and_pictures(league, tmp_path, capsys):

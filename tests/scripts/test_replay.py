@@ -1,6 +1,5 @@
 """Runs are sent to W&B afterwards, every row once."""
 
-import importlib.util
 import json
 import sys
 
@@ -13,15 +12,12 @@ from marl.metrics_log import MetricsLog
 from marl.run_folder import locked, write_config
 from marl.validation import ConfigError
 from tests.fake_wandb import FakeWandb
-from tests.runs import ROOT, command
+from tests.runs import command, load_script
 
 
 @pytest.fixture(scope="module")
 def replay():
-    spec = importlib.util.spec_from_file_location("script_replay", ROOT / "scripts/replay.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.replay
+    return load_script("replay").replay
 
 
 @pytest.fixture

@@ -10,17 +10,9 @@ import time
 import pytest
 
 from marl.validation import ConfigError
-from tests.runs import ROOT, command, load_script
+from tests.runs import BRIEF, ROOT, command, load_script
 
-TINY = [
-    "num_envs=4",
-    "num_seeds=2",
-    "total_steps=64",
-    "log_every=1",
-    "algo.num_steps=8",
-    "network.hidden=[8]",
-]
-SWEEP = ["-m", "run_dir=sweep", "env=chicken", "algo.gamma=0.5,0.9", *TINY]
+SWEEP = ["-m", "run_dir=sweep", "env=chicken", "algo.gamma=0.5,0.9", *BRIEF]
 SLURM = str(ROOT / "scripts" / "slurm.sh")
 OBEYS = "import signal, sys, time; [signal.signal(s, lambda *_: sys.exit(75)) for s in (10, 12, 15)]"
 
