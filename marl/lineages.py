@@ -28,7 +28,7 @@ from jax import Array
 from marl.build import Setup
 from marl.console import ChunkProgress
 from marl.figures import for_figures
-from marl.learner import start, train
+from marl.learner import Runner, start, train
 from marl.metrics import SHARES, Tally, report
 from marl.population import Frozen, Mixture
 from marl.predecessors import Learner, Predecessors
@@ -148,7 +148,7 @@ def _newborns(
 def _rule(
     setup: Setup, algo: Any, current: Any, before: tuple, number: int, seen: str, flag: float
 ) -> tuple[Any, Any]:
-    """Who plays: the rule, and its learners [S, N, ...]; `before`: learners and their returns [S, N]."""
+    """The rule, and its learners [S, N, ...], whom all meet [S, ...]; `before`: learners, returns [S, N]."""
     seated = isinstance(setup.algo, Mixture)
     if not seated and seen == "none":
         return algo, current
@@ -166,7 +166,7 @@ def _rule(
 
 @functools.partial(jax.jit, static_argnames=("num", "seen", "seated"))
 def _elders(learners: Any, return_: Array | None, num: int, seen: str, seated: bool) -> Any:
-    """`num` predecessors that each member meets.
+    """`num` predecessors, whom all members of a seed meet.
 
     Args:
         learners: leaves [S, N, P, ...]; return_: [S, N], None: any is the best.
@@ -175,17 +175,15 @@ def _elders(learners: Any, return_: Array | None, num: int, seen: str, seated: b
         seated: they hold seats.
 
     Returns:
-        leaves [S, N, M, ...] if seated, else [S, N, M, P, ...].
+        leaves [S, M, ...] if seated, else [S, M, P, ...].
     """
-    shape = jax.tree.leaves(learners)[0].shape
-    best = jnp.zeros(shape[0], jnp.int32) if return_ is None else return_.argmax(-1)
 
     def one(x: Array) -> Array:
         if seen == "best":
+            best = jnp.zeros(len(x), jnp.int32) if return_ is None else return_.argmax(-1)
             x = jnp.take_along_axis(x, best.reshape(-1, *(1,) * (x.ndim - 1)), 1)
         x = x.reshape(x.shape[0], -1, *x.shape[3:]) if seated else x
-        x = x[:, np.arange(num) % x.shape[1], None]
-        return jnp.broadcast_to(jnp.moveaxis(x, 2, 1), (x.shape[0], shape[1], num, *x.shape[3:]))
+        return x[:, np.arange(num) % x.shape[1]]
 
     return jax.tree.map(one, learners)
 
@@ -216,16 +214,18 @@ def _generation(
         rule: Any, env: Any, number: Array, drawn: Array | None, learners: Any, key: Array
     ) -> tuple[tuple[Any, Array], dict]:
         own = env if drawn is None else env.replace(instance=drawn)
-        num_members = jax.tree.leaves(learners)[0].shape[0]
+        num_members, axes = jax.tree.leaves(_current(learners))[0].shape[0], _member_axes(learners)
+        runner_axes = Runner(learner=axes, state=0, ts=0, carry=0, episode_return=0, episode_length=0)
         birth_keys, keys = jax.random.split(jax.random.fold_in(key, number), (2, num_members))
         begin = lambda learner, key: start(rule, own, key, num_envs, learner)
-        runners = jax.vmap(begin)(learners, birth_keys)
+        runners = jax.vmap(begin, (axes, 0), runner_axes)(learners, birth_keys)
 
         def update(runners: Any, i: Array) -> tuple[Any, dict[str, Array]]:
             prob = 1 - i / max(num_updates - 1, 1) if sees else 0.0
             prob = jnp.asarray(prob, jnp.float32)
             game = own.seen_with(prob) if hasattr(own, "seen_with") else own
-            runners, seen = jax.vmap(lambda r, k: train(rule, game, r, k, i[None]))(runners, keys)
+            learn = lambda runner, key: train(rule, game, runner, key, i[None])
+            runners, seen = jax.vmap(learn, (runner_axes, 0), (runner_axes, 0))(runners, keys)
             return runners, jax.vmap(lambda seen: _told(*seen, learning))(seen)
 
         runners, found = jax.lax.scan(update, runners, jnp.arange(num_updates))
@@ -243,6 +243,13 @@ def _current(learner: Any) -> Any:
     if isinstance(learner, Learner):
         return learner.current
     return learner[0] if type(learner) is tuple else learner
+
+
+def _member_axes(learner: Any) -> Any:
+    """The axes over the members: each has who learns to itself, and meets the same others."""
+    if isinstance(learner, Learner):
+        return Learner(0, None)
+    return (0, *(None,) * (len(learner) - 1)) if type(learner) is tuple else 0
 
 
 def _told(tally: Tally, losses: dict[str, Array], learning: tuple[int, ...]) -> dict[str, Array]:

@@ -154,10 +154,10 @@ def test_newcomers_live_among_elders_who_hold_seats(seen):
 
 def test_elders_fill_seats_in_turn():
     learners = jnp.arange(6.0).reshape(1, 3, 2)  # a seed, three members of two learners
-    assert _elders(learners, None, 4, "all", True)[0].tolist() == [[0, 1, 2, 3]] * 3
-    assert _elders(learners, jnp.array([[0.0, 2.0, 1.0]]), 3, "best", True)[0].tolist() == [[2, 3, 2]] * 3
-    assert _elders(learners, None, 3, "all", False)[0, 0].tolist() == [[0, 1], [2, 3], [4, 5]]
-    assert _elders(learners, jnp.array([[0.0, 2.0, 1.0]]), 2, "best", False)[0, 0].tolist() == [[2, 3]] * 2
+    assert _elders(learners, None, 4, "all", True)[0].tolist() == [0, 1, 2, 3]
+    assert _elders(learners, jnp.array([[0.0, 2.0, 1.0]]), 3, "best", True)[0].tolist() == [2, 3, 2]
+    assert _elders(learners, None, 3, "all", False)[0].tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert _elders(learners, jnp.array([[0.0, 2.0, 1.0]]), 2, "best", False)[0].tolist() == [[2, 3]] * 2
 
 
 def test_a_demonstrator_who_holds_a_seat_fades_from_view():
