@@ -70,21 +70,21 @@ def scores(
     for run, (game, method) in zip(runs, names, strict=True):
         if metric not in run.summary["metrics"]:
             known = sorted(run.summary["metrics"])
-            guess = nearest(metric, known)
-            raise ConfigError(
-                [f"metric={metric}: {run.folder} has none{guess}. There are: {', '.join(known)}"]
-            )
+            told = f"{run.folder} has none{nearest(metric, known)}. There are: {', '.join(known)}"
+            raise ConfigError([f"metric={metric}: {told}"])
         values = run.summary["metrics"][metric]["per_seed"]
         points = run.summary["sweep"] or [{}]
         for point, seeds in zip(points, values if run.summary["sweep"] else [values], strict=True):
-            own = [f"{key.split('.', 1)[-1]}={value:g}" for key, value in point.items()]
-            in_game = [key.split(".")[0] in games for key in point]
-            to_game = " ".join((game, *(text for text, inside in zip(own, in_game, strict=True) if inside)))
-            to_method = " ".join((method, *(t for t, inside in zip(own, in_game, strict=True) if not inside)))
-            known = np.asarray([np.nan if x is None else x for x in seeds], float)
+            to_game, to_method = game, method
+            for key, value in point.items():
+                node, _, field = key.partition(".")
+                if node in games:
+                    to_game += f" {field}={value:g}"
+                else:
+                    to_method += f" {field}={value:g}"
+            x = np.asarray(seeds, float)  # a seed that was lost has None, which becomes nan
             cell = found.setdefault(to_game, {})
-            before = cell.get(to_method, np.empty(0))
-            cell[to_method] = np.concatenate([before, known[np.isfinite(known)]])
+            cell[to_method] = np.concatenate([cell.get(to_method, np.empty(0)), x[np.isfinite(x)]])
     return found
 
 

@@ -50,16 +50,17 @@ def comparison(facts: dict[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
-def curves(logs: Sequence[tuple[str, str, Path]], metric: str, path: Path) -> None:
+def curves(facts: dict[str, Any], logs: Sequence[tuple[str, str, Path]], path: Path) -> None:
     """Draw how runs learned, a panel a game: mean over seeds, band = 95 % interval, a line a run.
 
     Args:
+        facts: of the comparison, whose methods keep their colours.
         logs: game, method and metrics.jsonl of each run that was not swept.
-        metric: as in the logs.
         path: PNG to write.
     """
     plt = pyplot()
-    games, methods = (list(dict.fromkeys(names)) for names in zip(*((g, m) for g, m, _ in logs), strict=True))
+    games = list(dict.fromkeys(game for game, _, _ in logs))
+    colours = {method: COLOURS[i % len(COLOURS)] for i, method in enumerate(facts["methods"])}
     columns = min(len(games), COLUMNS)
     rows = -(-len(games) // columns)
     figure, axes = plt.subplots(
@@ -69,13 +70,14 @@ def curves(logs: Sequence[tuple[str, str, Path]], metric: str, path: Path) -> No
         axis.set_visible(False)
     for game, method, log in logs:
         axis = axes.flat[games.index(game)]
-        curve(axis, log, metric, COLOURS[methods.index(method) % len(COLOURS)], num_rows=NUM_ROWS)
+        curve(axis, log, facts["metric"], colours[method], num_rows=NUM_ROWS)
         axis.set_title(game, fontsize=9)
         axis.set_xlabel("environment steps", fontsize=8)
-        axis.set_ylabel(metric, fontsize=8)
+        axis.set_ylabel(facts["metric"], fontsize=8)
         axis.tick_params(labelsize=7)
         axis.spines[["top", "right"]].set_visible(False)
-    lines = [plt.Line2D([], [], color=COLOURS[i % len(COLOURS)]) for i in range(len(methods))]
+    methods = list(dict.fromkeys(method for _, method, _ in logs))
+    lines = [plt.Line2D([], [], color=colours[method]) for method in methods]
     figure.legend(lines, methods, loc="outside upper center", ncols=4, frameon=False, fontsize=8)
     figure.savefig(path, dpi=130)
     plt.close(figure)

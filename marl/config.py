@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,8 @@ def search_path(plugins: Iterable[str]) -> list[str]:
 
 def quoted(text: str) -> str:
     """A text as a value in Hydra's override grammar."""
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+    escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text)
+    return f"'{escaped}'"  # backslashes count double before a quotation mark alone
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:

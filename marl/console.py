@@ -76,7 +76,7 @@ def print_summary(title: str, summary: dict[str, Any], shown: Sequence[str] = SH
             count, seeds = pick("n"), len(pick("per_seed"))
             shown_n = str(count) if count == seeds else f"{count}/{seeds}"
             table.add_row(*values, name, _number(pick("mean")), _number(pick("iqm")), interval, shown_n)
-    Console(width=None if sys.stdout.isatty() else 110).print(table)
+    _show(table)
     if len(rows) < len(points):
         print(f"{len(rows)} of {len(points)} values shown; the files have all")
     if summary["lost"]:
@@ -104,7 +104,12 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     for row in rows:
         table.add_row(*row)
     if rows:
-        Console(width=None if sys.stdout.isatty() else 110).print(table)
+        _show(table)
+
+
+def _show(table: Table) -> None:
+    """As wide as the terminal, or as a page."""
+    Console(width=None if sys.stdout.isatty() else 110).print(table)
 
 
 def help_text(usage: str, plugins: Sequence[str] = ()) -> str:

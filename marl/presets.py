@@ -14,8 +14,8 @@ from marl.run_folder import MAY_CHANGE
 from marl.validation import ConfigError, flatten
 
 NODES = ("env", "mechanism", "algo", "network")
-APART = ("seed", "num_seeds", "sweep", "plugins", *MAY_CHANGE)  # keys that make no other game or method
-APART_BUT = ("total_steps", "start_from")  # of those that may change in a folder
+TOLD = {"total_steps", "start_from"}  # of the keys that may change in a run folder, these make another method
+SKIPPED = {*NODES, "seed", "num_seeds", "sweep", "plugins", *MAY_CHANGE} - TOLD
 
 
 def labels(configs: Sequence[dict[str, Any]], games: Sequence[str]) -> list[tuple[str, str]]:
@@ -36,8 +36,7 @@ def labels(configs: Sequence[dict[str, Any]], games: Sequence[str]) -> list[tupl
             rows = [i for i, part in enumerate(parts) if part[node] == name]
             for i, told in zip(rows, _differences([nodes[i] for i in rows]), strict=True):
                 parts[i][node] = " ".join(filter(None, (name, *told)))
-    skip = {*NODES, *APART} - {*APART_BUT}
-    rest = _differences([flatten({k: v for k, v in cfg.items() if k not in skip}) for cfg in configs])
+    rest = _differences([flatten({k: v for k, v in cfg.items() if k not in SKIPPED}) for cfg in configs])
     told = [node for node in NODES if node in ("env", "algo") or len({part[node] for part in parts}) > 1]
     label = lambda part, chosen: " ".join(filter(None, (part[node] for node in told if node in chosen)))
     game = [label(part, games) for part in parts]
@@ -74,10 +73,10 @@ def _name(node: str, cfg: dict[str, Any], presets: Callable[..., dict[str, Any]]
 
     def apart(name: str) -> tuple[int, int]:
         values, parents = alike[name]
-        keys = own.keys() | values.keys()
-        return sum(
-            own.get(key) != values.get(key) for key in keys
-        ), -parents  # prisoners_dilemma is a matrix_game
+        wrong = [key for key in own.keys() | values.keys() if own.get(key) != values.get(key)]
+        return len(
+            wrong
+        ), -parents  # of two alike the one made from the other: prisoners_dilemma is a matrix_game
 
     return min(alike, key=apart)
 

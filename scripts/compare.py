@@ -55,10 +55,10 @@ def compare(arguments: list[str]) -> int:
         for cell in facts["cells"]:
             rows.writerows([cell["game"], cell["method"], i, x] for i, x in enumerate(cell["per_seed"]))
     comparison_plots.comparison(facts, folder / "compare.png")
-    logs = [(*name, run.folder / "metrics.jsonl") for name, run in zip(names, runs, strict=True)]
-    logs = [log for log, run in zip(logs, runs, strict=True) if not run.summary["sweep"]]
+    alone = [(name, run) for name, run in zip(names, runs, strict=True) if not run.summary["sweep"]]
+    logs = [(*name, run.folder / "metrics.jsonl") for name, run in alone]
     if logs:
-        comparison_plots.curves(logs, own["metric"], folder / "curves.png")
+        comparison_plots.curves(facts, logs, folder / "curves.png")
     tell(facts)
     print(f"{len(runs)} runs; pictures: {folder / 'compare.png'}" + (", curves.png" if logs else ""))
     return 0
@@ -68,28 +68,22 @@ def tell(facts: dict[str, Any]) -> None:
     """Print the tables."""
     from marl.console import print_table
 
-    end = lambda found: f"[{found['low']:.3f}, {found['high']:.3f}]"
+    end = lambda found, digits=3: f"[{found['low']:.{digits}f}, {found['high']:.{digits}f}]"
     cells = [cell for cell in facts["cells"] if cell["n"]]
     rows = [
         (c["game"], c["method"], f"{c['mean']:.3f}", f"{c['iqm']:.3f}", end(c), str(c["n"])) for c in cells
     ]
     print_table(facts["metric"], ("game", "method", "mean", "IQM", "95 % interval", "seeds"), rows)
     rows = []
-    for pair in itertools.combinations(facts["methods"], 2):
-        one, other = sorted(pair, key=lambda method: -_wins(facts, method, {*pair}))
-        if told := facts["improvement"][one][other]:
-            rows.append(
-                (one, other, f"{told['probability']:.2f}", f"[{told['low']:.2f}, {told['high']:.2f}]")
-            )
+    for one, other in itertools.combinations(facts["methods"], 2):
+        told = facts["improvement"][one][other]
+        if told and told["probability"] < 0.5:
+            one, other, told = other, one, facts["improvement"][other][one]
+        if told:
+            rows.append((one, other, f"{told['probability']:.2f}", end(told, 2)))
     print_table("how likely the first beats the second", ("", "", "probability", "95 % interval"), rows)
     rows = [(method, f"{told['iqm']:.3f}", end(told)) for method, told in facts["relative"].items()]
     print_table("relative scores (0: a game's worst, 1: its best)", ("", "IQM", "95 % interval"), rows)
-
-
-def _wins(facts: dict[str, Any], method: str, pair: set[str]) -> float:
-    """How likely a method of a pair is to beat the other; 0 if they have no game in common."""
-    (other,) = pair - {method}
-    return (facts["improvement"][method][other] or {"probability": 0.0})["probability"]
 
 
 if __name__ == "__main__":

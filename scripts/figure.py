@@ -25,7 +25,6 @@ usage: python scripts/figure.py PAPER/FIGURE [scale=smoke|paper] [out=FOLDER] [j
 Exit codes: 0 all claims met, 1 a claim is not met, 2 bad input, 5 a run diverged, 75 and 130 stopped and
 resumable.
 """
-DRY = "--dry-run"
 
 
 def figure(arguments: list[str]) -> int:
@@ -33,9 +32,9 @@ def figure(arguments: list[str]) -> int:
     from marl.config import groups
     from marl.plugins import named_in
 
-    own, rest = options(
-        [a for a in arguments if a != DRY], {"scale": "smoke", "out": "", "jobs": "1", "only": ""}
-    )
+    dry = "--dry-run" in arguments
+    arguments = [a for a in arguments if a != "--dry-run"]
+    own, rest = options(arguments, {"scale": "smoke", "out": "", "jobs": "1", "only": ""})
     known = groups(named_in(rest))["experiment"]
     if not rest or rest[0] not in known:
         name = rest[0] if rest else "(none given)"
@@ -44,7 +43,7 @@ def figure(arguments: list[str]) -> int:
     from marl.experiment import plan, run_experiment
 
     runs, jobs = plan(name, overrides, own["scale"]), whole_number("jobs", own["jobs"])
-    if DRY in arguments:
+    if dry:
         return listed(runs)
     folder = Path(own["out"] or f"figures/{name}-{own['scale']}")
     if jobs > 1 and not own["only"]:
@@ -76,11 +75,8 @@ def listed(runs: dict[str, Any]) -> int:
     """Say which runs there are, how long each is and after which others it comes; returns the exit code."""
     for title, cfg in runs.items():
         after = ", ".join(sorted(needs(cfg, runs)))
-        size = (
-            f"{cfg.num_seeds} seeds of {cfg.total_steps:,} steps"
-            if "measure" not in cfg.figure
-            else "measured"
-        )
+        steps = f"{cfg.num_seeds} seeds of {cfg.total_steps:,} steps"
+        size = "measured" if "measure" in cfg.figure else steps
         print(f"{title}: {size}" + (f", after {after}" if after else ""))
     return 0
 

@@ -20,11 +20,13 @@ if [[ "$*" == *train.py* && "$*" != *run_dir=* ]]; then
     set -- "$@" "run_dir=runs/slurm-$SLURM_JOB_ID"
 fi
 echo "$(date): $*"
-pass_on() { signalled=yes && kill -s "$1" "$child"; }
+again=
+pass_on() { signalled=yes; kill -s "$1" "$child"; }
+"$@" &
+child=$!
 trap 'again=yes; pass_on USR2' USR2
 trap 'pass_on TERM' TERM
-"$@" &
-child=$! again= signalled=yes
+signalled=yes
 while [ "$signalled" ]; do # a signal ends the wait, not the run
     signalled=
     wait "$child"

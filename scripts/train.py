@@ -164,16 +164,17 @@ def _report(folder: Path) -> int:
 
     found = {path.parents[1]: list(OmegaConf.load(path)) for path in folder.rglob(".hydra/overrides.yaml")}
     common = set.intersection(*map(set, found.values())) if len(found) > 1 else set()
-    rows, failed = {}, 0
+    rows, done = {}, 0
     for run in sorted(found, key=lambda run: run.name.zfill(9)):
-        ended = run / "summary.json", run / "claims.json"
-        told = json.loads(ended[0].read_text())["metrics"] if ended[0].exists() else {}
-        failed += not any(path.exists() for path in ended)
-        state = "done" if any(path.exists() for path in ended) else "FAILED"
-        rows[run.name] = state, " ".join(o for o in found[run] if o not in common), told
+        summary = run / "summary.json"
+        ended = summary.exists() or (run / "claims.json").exists()
+        told = json.loads(summary.read_text())["metrics"] if summary.exists() else {}
+        asked = " ".join(o for o in found[run] if o not in common)
+        rows[run.name] = "done" if ended else "FAILED", asked, told
+        done += ended
     print_runs(rows)
-    print(f"{len(rows) - failed} of {len(rows)} runs done: {folder}")
-    return failed
+    print(f"{done} of {len(rows)} runs done: {folder}")
+    return len(rows) - done
 
 
 if __name__ == "__main__":

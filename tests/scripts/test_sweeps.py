@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from marl.config import quoted
 from marl.validation import ConfigError
 from tests.runs import BRIEF, ROOT, command, load_script
 
@@ -48,6 +49,14 @@ def test_a_launchers_options_go_to_hydra_and_all_others_are_checked(monkeypatch)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="submitit is not installed"):
         train._sweep(["-m", "hydra/launcher=submitit_slurm"])
+
+
+@pytest.mark.parametrize("text", ["a b", "it's", r"C:\new", "ends\\", r"a\'b", r"\\x\\'"])
+def test_any_text_can_be_a_value_in_hydras_grammar(text):
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    override = OverridesParser.create().parse_override(f"x={quoted(text)}")
+    assert str(override.value()) == text
 
 
 @pytest.mark.slow
